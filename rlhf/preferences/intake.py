@@ -1,0 +1,275 @@
+"""Writing prompts, completions, tasks and imported rankings, many at once.
+
+Everything is found again by the sha256 of its content, so that what is already there is not written twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from rlhf.data.records import (
+    PromptLike,
+    Ranking,
+    check_text,
+    parse_prompt_like,
+    parse_ranking,
+    ranking_row,
+)
+from rlhf.errors import DataError
+from rlhf.preferences.schema import completions, judgments, labelers, now, prompts, task_completions, tasks
+from rlhf.preferences.types import ImportReport, NewTask
+
+ANONYMOUS = "anonymous"
+CHUNK = 5_000  # keys looked up in one statement; SQLite takes 32,766 values at most
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A task on its way in: `key` is what makes it this task within its batch."""
+
+    key: str
+    prompt: PromptLike
+    completions: tuple[str, ...]
+    sources: tuple[str, ...]
+    group: str
+    overlap: int
+    priority: int = 0
+
+
+def sha(*parts: object) -> str:
+    """sha256 of values that JSON can hold, unambiguous between them: ("ab", "c") and ("a", "bc") differ."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def named(ranking: Ranking) -> Ranking:
+    """The ranking with a labeler: nobody's rankings are `anonymous`."""
+    return ranking if ranking.labeler else replace(ranking, labeler=ANONYMOUS)
+
+
+def checked_rankings(rankings: Iterable[Ranking]) -> list[Ranking]:
+    """The rankings with a labeler each; DataError if one could not be read back from its JSON row."""
+    out = []
+    for i, ranking in enumerate(rankings):
+        where = f"ranking {i}"
+        parse_ranking(ranking_row(ranking), where)
+        try:
+            sha(dict(ranking.meta))
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{where}, field 'meta': cannot be written as JSON ({error}); keep text, numbers, lists"
+            ) from None
+        out.append(named(ranking))
+    return out
+
+
+def checked_tasks(new: Iterable[NewTask], overlap: int) -> list[_Task]:
+    """The tasks with their keys, each once; DataError for texts that cannot be shown, ranked or told apart."""
+    if overlap < 1:
+        raise DataError(f"overlap: expected at least 1 labeler a task, found {overlap}")
+    out: dict[str, _Task] = {}
+    for i, task in enumerate(new):
+        where = f"task {i}"
+        parse_prompt_like(task.prompt, f"{where}, field 'prompt'")
+        if len(task.completions) < 2:
+            raise DataError(f"{where}, field 'completions': expected at least 2 texts, found {len(task.completions)}")
+        for j, text in enumerate(task.completions):
+            check_text(text, f"{where}, field 'completions'[{j}]")
+            if text in task.completions[:j]:
+                first = task.completions.index(text)
+                raise DataError(f"{where}, field 'completions'[{j}]: repeats [{first}]; nobody can rank equal texts")
+        if task.sources and len(task.sources) != len(task.completions):
+            raise DataError(
+                f"{where}, field 'sources': found {len(task.sources)} for {len(task.completions)} completions; give each one"
+            )
+        for name in (*task.sources, task.group):
+            check_text(name, f"{where}, field 'sources' or 'group'", blank=True)
+        sources = task.sources or ("",) * len(task.completions)
+        key = sha("task", _prompt_sha(task.prompt), task.completions, sources, task.group)
+        out[key] = _Task(key, task.prompt, task.completions, sources, task.group, overlap, task.priority)
+    return list(out.values())
+
+
+def import_rankings(
+    connection: Connection, project_id: int, rankings: Sequence[Ranking], batch: str, present: Iterable[Ranking]
+) -> ImportReport:
+    """Write checked rankings as judgments; those that the batch holds (`present`, or an earlier import) are left.
+
+    A named labeler's second ranking of the same completions is a revision of the first. Anonymous rankings come from
+    anyone, so each different one stands by itself.
+    """
+    here = {_content(r) for r in present}
+    fresh: dict[str, Ranking] = {}
+    for ranking in rankings:
+        content = _content(ranking)
+        if content not in here:
+            fresh.setdefault("import:" + sha(project_id, batch, content), ranking)
+    for known in _select_in(connection, sa.select(judgments.c.submit_id), judgments.c.submit_id, list(fresh)):
+        fresh.pop(known.submit_id, None)
+    placed = {submit_id: _imported_task(ranking) for submit_id, ranking in fresh.items()}
+    task_ids = write_tasks(connection, project_id, {t.key: t for t in placed.values()}.values(), batch)
+    people = write_labelers(connection, {r.labeler for r in fresh.values()})
+    latest = _latest_revisions(connection, list(task_ids.values()))
+    order = _completion_ids(connection, list(task_ids.values()))
+    rows: list[dict[str, Any]] = []
+    revisions = 0
+    for submit_id, ranking in fresh.items():
+        task_id, labeler_id = task_ids[placed[submit_id].key], people[ranking.labeler]
+        latest[task_id, labeler_id] += 1
+        revisions += latest[task_id, labeler_id] > 1
+        rows.append(
+            {
+                "task_id": task_id,
+                "labeler_id": labeler_id,
+                "revision": latest[task_id, labeler_id],
+                "submit_id": submit_id,
+                "ranks": {str(c): rank for c, rank in zip(order[task_id], ranking.ranks, strict=True)},
+                "surplus": False,
+                "comment": "",
+                "stated_at": ranking.created_at,
+                "meta": dict(ranking.meta),
+            }
+        )
+    if rows:
+        connection.execute(sa.insert(judgments).values(created_at=now(connection.dialect.name)), rows)
+    return ImportReport(len(rankings), len(rows), len(rankings) - len(rows), revisions)
+
+
+def _content(ranking: Ranking) -> str:
+    return sha(ranking_row(named(ranking)))
+
+
+def _imported_task(ranking: Ranking) -> _Task:
+    whose = _content(ranking) if ranking.labeler == ANONYMOUS else ""
+    key = sha("import", _prompt_sha(ranking.prompt), ranking.completions, ranking.group, whose)
+    blank = ("",) * len(ranking.completions)
+    return _Task(key, ranking.prompt, ranking.completions, blank, ranking.group, overlap=0)
+
+
+def write_tasks(connection: Connection, project_id: int, new: Iterable[_Task], batch: str) -> dict[str, int]:
+    """Insert those tasks that the batch lacks; return the ids of all by key."""
+    new = list(new)
+    scope = (tasks.c.project_id == project_id) & (tasks.c.batch == batch)
+    query = sa.select(tasks.c.key, tasks.c.id).where(scope)
+    keys = [t.key for t in new]
+    known = {row.key: row.id for row in _select_in(connection, query, tasks.c.key, keys)}
+    missing = [t for t in new if t.key not in known]
+    if not missing:
+        return known
+    prompt_ids = _write_prompts(connection, missing)
+    texts = [_completion_shas(t) for t in missing]
+    completion_ids = _write_completions(connection, missing, texts, prompt_ids)
+    connection.execute(
+        sa.insert(tasks).values(created_at=now(connection.dialect.name)),
+        [
+            {
+                "project_id": project_id,
+                "batch": batch,
+                "key": t.key,
+                "prompt_id": prompt_ids[_prompt_sha(t.prompt)],
+                "split_group": t.group,
+                "overlap": t.overlap,
+                "judged": 0,
+                "priority": t.priority,
+            }
+            for t in missing
+        ],
+    )
+    known = {row.key: row.id for row in _select_in(connection, query, tasks.c.key, keys)}
+    connection.execute(
+        sa.insert(task_completions),
+        [
+            {"task_id": known[t.key], "position": i, "completion_id": completion_ids[text]}
+            for t, shas in zip(missing, texts, strict=True)
+            for i, text in enumerate(shas)
+        ],
+    )
+    return known
+
+
+def write_labelers(connection: Connection, names: Iterable[str]) -> dict[str, int]:
+    """Ids of these names, new ones added."""
+    return _ensure(
+        connection, labelers, "name", {n: {"created_at": now(connection.dialect.name)} for n in sorted(names)}
+    )
+
+
+def _prompt_sha(prompt: PromptLike) -> str:
+    return sha(prompt if isinstance(prompt, str) else list(prompt))
+
+
+def _completion_shas(task: _Task) -> list[str]:
+    """One key a completion; an imported ranking may hold a text twice, told apart by a copy number."""
+    copies: Counter[tuple[str, str]] = Counter()
+    out = []
+    for text, source in zip(task.completions, task.sources, strict=True):
+        out.append(sha(_prompt_sha(task.prompt), text, source, copies[text, source]))
+        copies[text, source] += 1
+    return out
+
+
+def _write_prompts(connection: Connection, new: Sequence[_Task]) -> dict[str, int]:
+    bodies = {_prompt_sha(t.prompt): t.prompt if isinstance(t.prompt, str) else list(t.prompt) for t in new}
+    return _ensure(connection, prompts, "sha", {key: {"body": body} for key, body in bodies.items()})
+
+
+def _write_completions(
+    connection: Connection, new: Sequence[_Task], shas: Sequence[Sequence[str]], prompt_ids: Mapping[str, int]
+) -> dict[str, int]:
+    rows = {
+        key: {"prompt_id": prompt_ids[_prompt_sha(t.prompt)], "text": text, "source": source}
+        for t, keys in zip(new, shas, strict=True)
+        for key, text, source in zip(keys, t.completions, t.sources, strict=True)
+    }
+    return _ensure(connection, completions, "sha", rows)
+
+
+def _ensure(
+    connection: Connection, table: sa.Table, column: str, rows: Mapping[str, Mapping[str, Any]]
+) -> dict[str, int]:
+    """Insert the rows whose key (in `column`, unique) is new; return the ids of all by key."""
+    key = table.c[column]
+    query = sa.select(key.label("key"), table.c.id)
+    ids = {row.key: row.id for row in _select_in(connection, query, key, list(rows))}
+    missing = [k for k in rows if k not in ids]
+    if missing:
+        # A value that is an SQL expression (the clock) cannot be a parameter of many rows: it is part of the statement.
+        fixed = {n: v for n, v in rows[missing[0]].items() if isinstance(v, sa.ColumnElement)}
+        plain = [{column: k, **{n: v for n, v in rows[k].items() if n not in fixed}} for k in missing]
+        connection.execute(sa.insert(table).values(fixed), plain)
+        ids |= {row.key: row.id for row in _select_in(connection, query, key, missing)}
+    return ids
+
+
+def _select_in(
+    connection: Connection, query: sa.Select[Any], column: sa.ColumnElement[Any], values: Sequence[Any]
+) -> list[Row[Any]]:
+    rows: list[Row[Any]] = []
+    for start in range(0, len(values), CHUNK):
+        rows += connection.execute(query.where(column.in_(values[start : start + CHUNK]))).all()
+    return rows
+
+
+def _latest_revisions(connection: Connection, task_ids: Sequence[int]) -> Counter[tuple[int, int]]:
+    query = sa.select(judgments.c.task_id, judgments.c.labeler_id, judgments.c.revision)
+    latest: Counter[tuple[int, int]] = Counter()
+    for row in _select_in(connection, query, judgments.c.task_id, task_ids):
+        latest[row.task_id, row.labeler_id] = max(latest[row.task_id, row.labeler_id], row.revision)
+    return latest
+
+
+def _completion_ids(connection: Connection, task_ids: Sequence[int]) -> dict[int, list[int]]:
+    """Completion ids of each task, in the order of the task."""
+    columns = task_completions.c
+    query = sa.select(columns.task_id, columns.completion_id).order_by(columns.task_id, columns.position)
+    out: dict[int, list[int]] = {}
+    for row in _select_in(connection, query, columns.task_id, task_ids):
+        out.setdefault(row.task_id, []).append(row.completion_id)
+    return out

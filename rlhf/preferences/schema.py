@@ -1,0 +1,163 @@
+"""The label store's tables, and the few expressions that differ between SQLite and PostgreSQL.
+
+Two rules shape them. What a labeler said is never changed: `judgments` and `guidelines` only grow (triggers, made by
+the migrations, refuse anything else). And positions mean nothing: a judgment names completions by id, in whatever
+order its labeler saw them.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    ColumnElement,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    literal_column,
+    text,
+)
+
+SCHEMA_VERSION = "0001"  # the newest migration in migrations/versions; a test holds the two together
+DEFAULT_PROJECT = "default"
+APPEND_ONLY = ("judgments", "guidelines")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("guideline_version", Integer, nullable=False),  # 0: none written yet
+    Column("lease_seconds", Float, nullable=False),
+    Column("allow_partial", Boolean, nullable=False),  # may a labeler leave completions unranked?
+)
+
+guidelines = Table(
+    "guidelines",
+    metadata,
+    Column("project_id", ForeignKey("projects.id"), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+# Names live here and nowhere else, so that a person can be forgotten without touching a judgment.
+labelers = Table(
+    "labelers",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("created_at", Float, nullable=False),
+)
+
+prompts = Table(
+    "prompts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sha", String(64), nullable=False, unique=True),
+    Column("body", JSON(none_as_null=True), nullable=False),  # text, or a list of chat messages
+)
+
+completions = Table(
+    "completions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sha", String(64), nullable=False, unique=True),  # over prompt, text, source and copy number
+    Column("prompt_id", ForeignKey("prompts.id"), nullable=False, index=True),
+    Column("text", Text, nullable=False),
+    Column("source", String(200), nullable=False),  # who wrote it, an adapter's name say; never shown to labelers
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("batch", String(200), nullable=False, index=True),
+    Column("key", String(64), nullable=False),  # sha256 of the content: the same task is not added twice to a batch
+    Column("prompt_id", ForeignKey("prompts.id"), nullable=False, index=True),
+    Column("split_group", Text, nullable=False),  # see records.Ranking.group
+    Column("overlap", Integer, nullable=False),  # how many people shall judge it; 0: imported, never handed out
+    Column("judged", Integer, nullable=False),  # how many have, kept beside the rows so that the queue has an index
+    Column("priority", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("project_id", "batch", "key"),
+)
+Index(
+    "ix_tasks_queue",
+    tasks.c.project_id,
+    tasks.c.priority.desc(),
+    tasks.c.id,
+    sqlite_where=text("judged < overlap"),
+    postgresql_where=text("judged < overlap"),
+)
+
+task_completions = Table(
+    "task_completions",
+    metadata,
+    Column("task_id", ForeignKey("tasks.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("completion_id", ForeignKey("completions.id"), nullable=False),
+    UniqueConstraint("task_id", "completion_id"),
+)
+
+# One row for a task and a person, whatever happens between them. `state`: open, done, surplus (judged after the task
+# was full), skipped. `reopened` is apart: while a person corrects a judgment, the one they made still counts.
+assignments = Table(
+    "assignments",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("task_id", ForeignKey("tasks.id"), nullable=False),
+    Column("labeler_id", ForeignKey("labelers.id"), nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("reopened", Boolean, nullable=False),
+    Column("shown", JSON(none_as_null=True), nullable=False),  # completion ids, in the order on this person's screen
+    Column("leased_until", Float, nullable=False),  # the database's clock, seconds since 1970
+    UniqueConstraint("task_id", "labeler_id"),
+)
+Index("ix_assignments_mine", assignments.c.labeler_id, assignments.c.state)
+
+judgments = Table(
+    "judgments",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("task_id", ForeignKey("tasks.id"), nullable=False),
+    Column("labeler_id", ForeignKey("labelers.id"), nullable=False, index=True),
+    Column("revision", Integer, nullable=False),  # from 1; the latest is what the person means
+    Column("submit_id", String(100), nullable=False, unique=True),
+    Column("ranks", JSON(none_as_null=True)),  # {completion id: rank or null}; NULL: skipped
+    Column("skip_reason", Text),  # NULL: not skipped
+    Column("surplus", Boolean, nullable=False),  # came after the task was full: kept, but left out of exports
+    Column("comment", Text, nullable=False),
+    Column("active_seconds", Float),
+    Column("guideline_version", Integer),  # NULL: imported
+    Column("shown", JSON(none_as_null=True)),  # NULL: imported
+    Column("stated_at", Text, nullable=False),  # a ranking's created_at as its file gives it, or the time of the submit
+    Column("meta", JSON(none_as_null=True), nullable=False),
+    Column("created_at", Float, nullable=False),  # when this row was written, the database's clock
+    UniqueConstraint("task_id", "labeler_id", "revision"),
+)
+
+
+def now(dialect: str) -> ColumnElement[float]:
+    """The database's clock in seconds since 1970: leases of many machines can only be compared on one clock."""
+    if dialect == "sqlite":
+        return (func.julianday("now") - literal_column("2440587.5", Float)) * literal_column("86400.0", Float)
+    return func.extract("epoch", func.clock_timestamp()).cast(Float)
