@@ -1,4 +1,4 @@
-"""Every configuration of the toolkit: what a key means, its range and default, and how a file becomes a checked `Config`.
+"""Every configuration of the toolkit: what a key means, its range and default; how a file becomes a checked `Config`.
 
 `load(path, overrides)` reads YAML, applies `key=value` overrides, and refuses unknown keys (naming the nearest known
 one), wrong types, values out of range and parts that do not fit together, before any model loads. No torch here.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from rlhf.errors import ConfigError
 
@@ -21,6 +21,9 @@ Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+Above0 = Annotated[float, Field(gt=0)]
+Epsilon = Annotated[float, Field(gt=0, le=1e-2)]
+Temperature = Annotated[float, Field(gt=0, le=10)]
 
 
 def _divides(small: int, small_name: str, large: int, large_name: str) -> None:
@@ -39,12 +42,20 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, strict=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes` and `on` as true, which pydantic would take for the number 1."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"found {value}, a truth value; expected a number, a text or a section")
+        return value
+
 
 class LoraSection(Section):
     """Low-rank adapters (Hu 2021): the only weights that train."""
 
     rank: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="rank r of every adapter")
-    alpha: Annotated[float, Field(gt=0)] = Field(32, description="scale: the update is multiplied by alpha / rank")
+    alpha: Above0 = Field(32, description="scale: the update is multiplied by alpha / rank")
     target_modules: str | list[str] = Field("all-linear", description="PEFT target modules, or `all-linear`")
 
 
@@ -81,12 +92,12 @@ class StoreSection(Section):
 class OptimizerSection(Section):
     """AdamW with linear warm-up and a schedule, as every stage uses it."""
 
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
+    learning_rate: Rate = Field(2e-4, description="AdamW's step size at its highest")
     warmup_fraction: Fraction = Field(0.05, description="share of the steps over which the rate rises from 0")
     schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="what the rate does after warm-up")
-    weight_decay: NonNegative = 0.0
-    adam_eps: Annotated[float, Field(gt=0, le=1e-2)] = 1e-8
-    max_grad_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="clip the gradient's norm to this")
+    weight_decay: NonNegative = Field(0.0, description="AdamW's decoupled decay of the adapter's weights")
+    adam_eps: Epsilon = Field(1e-8, description="AdamW's epsilon")
+    max_grad_norm: Above0 = Field(1.0, description="clip the gradient's norm to this")
 
 
 class SFTSection(OptimizerSection):
@@ -94,7 +105,7 @@ class SFTSection(OptimizerSection):
 
     batch_size: Positive = Field(16, description="demonstrations in one optimizer step")
     micro_batch_size: Positive = Field(16, description="demonstrations in one forward and backward")
-    epochs: Annotated[float, Field(gt=0)] = 1.0
+    epochs: Above0 = Field(1.0, description="passes over the demonstrations")
     max_steps: Positive | None = Field(None, description="stop after this many optimizer steps, whatever `epochs` says")
     max_examples: Positive | None = Field(None, description="take this many demonstrations at most (a seeded sample)")
     eval_examples: Annotated[int, Field(ge=0)] = Field(128, description="held-out demonstrations for the loss; 0: none")
@@ -113,13 +124,11 @@ class RewardSection(OptimizerSection):
     eval_rankings: str | None = Field(None, description="held-out rankings; null: a hash split of the training ones")
     batch_size: Positive = Field(8, description="rankings in one optimizer step")
     micro_batch_size: Positive = Field(8, description="rankings in one forward and backward")
-    epochs: Annotated[float, Field(gt=0)] = 1.0
+    epochs: Above0 = Field(1.0, description="passes over the rankings; more than one overfits (Ouyang 2022)")
     max_rankings: Positive | None = Field(None, description="take this many rankings at most (a seeded sample)")
     max_eval_rankings: Positive | None = Field(None, description="take this many held-out rankings at most")
     ties: Literal["skip", "rao-kupper"] = Field("skip", description="leave ties out, or model them (Rao & Kupper 1967)")
-    tie_threshold: Annotated[float, Field(gt=1, le=10)] = Field(
-        1.5, description="Rao-Kupper's theta; 1 would be no ties"
-    )
+    tie_threshold: Annotated[float, Field(gt=1, le=10)] = Field(1.5, description="Rao-Kupper's theta; 1 means no ties")
 
     @model_validator(mode="after")
     def _fits(self) -> RewardSection:
@@ -131,10 +140,10 @@ class KLSection(Section):
     """How the policy is held near the reference: per-token KL in the reward (Ziegler 2019, section 2.2)."""
 
     coef: NonNegative = Field(0.05, description="kl_coef: first (or fixed) coefficient of logprobs - ref_logprobs")
-    controller: Literal["adaptive", "fixed"] = "adaptive"
-    target: Annotated[float, Field(gt=0)] = Field(6.0, description="nats a response that the controller steers to")
-    horizon: Annotated[float, Field(gt=0)] = Field(10_000, description="episodes over which the controller acts")
-    limit: Annotated[float, Field(gt=0)] = Field(50.0, description="stop the run when a batch's mean KL passes this")
+    controller: Literal["adaptive", "fixed"] = Field("adaptive", description="adaptive: coef is steered to the target")
+    target: Above0 = Field(6.0, description="nats a response that the controller steers to")
+    horizon: Above0 = Field(10_000, description="episodes over which the controller acts")
+    limit: Above0 = Field(50.0, description="stop the run when a batch's mean KL passes this")
 
 
 class LengthSection(Section):
@@ -143,35 +152,31 @@ class LengthSection(Section):
     controller: Literal["off", "adaptive"] = Field(
         "off", description="adaptive: score + c * (length - target) / target, c steered until the mean meets the target"
     )
-    gain: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="how fast c answers a relative error of the mean length"
-    )
-    limit: Annotated[float, Field(gt=0)] = Field(3.0, description="c stays within ± this many score deviations")
+    gain: Above0 = Field(1.0, description="how fast c answers a relative error of the mean length")
+    limit: Above0 = Field(3.0, description="c stays within ± this many score deviations")
 
 
 class PPOSection(OptimizerSection):
     """Proximal policy optimisation (Schulman 2017) as N+ implementation details of RLHF (Huang 2024) has it."""
 
-    adam_eps: Annotated[float, Field(gt=0, le=1e-2)] = 1e-5
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    adam_eps: Epsilon = Field(1e-5, description="AdamW's epsilon")
+    learning_rate: Rate = Field(1e-4, description="AdamW's step size at its highest")
     updates: Positive = Field(20, description="rollout + optimisation rounds")
     rollout_batch_size: Positive = Field(64, description="responses sampled in one round")
     mini_batch_size: Positive = Field(32, description="responses in one optimizer step")
     micro_batch_size: Positive = Field(16, description="responses in one forward and backward")
-    ppo_epochs: Annotated[int, Field(ge=1, le=32)] = 4
-    gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
-    lam: Annotated[float, Field(ge=0, le=1)] = 0.95
-    clip_range: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    clip_range_value: Annotated[float, Field(gt=0)] = 0.2
-    vf_coef: NonNegative = 0.1
+    ppo_epochs: Annotated[int, Field(ge=1, le=32)] = Field(4, description="passes over each round's rollout")
+    gamma: Rate = Field(1.0, description="discount of a later token's reward")
+    lam: Annotated[float, Field(ge=0, le=1)] = Field(0.95, description="GAE's lambda: 1 is unbiased, less is calmer")
+    clip_range: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="ratio is clipped to 1 ± this")
+    clip_range_value: Above0 = Field(0.2, description="new values are clipped to the rollout's ± this")
+    vf_coef: NonNegative = Field(0.1, description="weight of the value loss beside the policy loss")
     value_warmup_epochs: Annotated[int, Field(ge=0)] = Field(4, description="value-only passes over the first rollout")
     value_trunk_gradient: bool = Field(False, description="whether the value loss also trains the policy's adapter")
-    value_learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(1e-3, description="rate of the value head alone")
-    entropy_coef: NonNegative = 0.0
-    target_kl: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="stop a round's epochs when the k3 estimate of KL(old, new) passes this"
-    )
-    whiten_advantages: bool = True
+    value_learning_rate: Rate = Field(1e-3, description="rate of the value head alone")
+    entropy_coef: NonNegative = Field(0.0, description="weight of an entropy bonus")
+    target_kl: Above0 | None = Field(None, description="stop a round's epochs when KL(old, new), by k3, passes this")
+    whiten_advantages: bool = Field(True, description="mean 0 and deviation 1 over a rollout's response tokens")
     kl: KLSection = KLSection()
     length: LengthSection = LengthSection()
     rewards: dict[str, float] = Field(
@@ -180,13 +185,13 @@ class PPOSection(OptimizerSection):
     normalize_samples: Annotated[int, Field(ge=2)] = Field(
         128, description="responses of the reference from which the score's mean and deviation are taken"
     )
-    score_clip: Annotated[float, Field(gt=0)] = Field(5.0, description="normalised scores are clipped to ± this")
+    score_clip: Above0 = Field(5.0, description="normalised scores are clipped to ± this")
     missing_eos: Literal["score", "penalty", "none"] = Field(
         "score", description="a response cut off: gets a fixed normalised score, loses a penalty, or nothing happens"
     )
     missing_eos_value: float = Field(-1.0, description="that score, or (negative) that penalty")
-    max_new_tokens: Positive = 48
-    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
+    max_new_tokens: Positive = Field(48, description="a response is cut off after this many tokens")
+    temperature: Temperature = Field(1.0, description="logits are divided by this in sampling and in every pass")
     max_prompts: Positive | None = Field(None, description="take this many training prompts at most (a seeded sample)")
     checkpoint_every: Positive = Field(5, description="rounds between checkpoints")
 
@@ -208,7 +213,7 @@ class EvaluateSection(Section):
     judges: dict[str, str] = Field(
         {"reward": "adapter:reward"}, description="name: `adapter:NAME` or `module:function`, by which texts are scored"
     )
-    batch_size: Positive = 64
+    batch_size: Positive = Field(64, description="prompts answered at once")
     bootstrap: Annotated[int, Field(ge=100)] = Field(2000, description="resamples of the prompts for the intervals")
     shown_samples: Positive = Field(20, description="prompts shown side by side in the report")
 
@@ -224,26 +229,26 @@ class ExportSection(Section):
 
     base_model_name: str | None = Field(None, description="written into adapter_config.json; default: the model's name")
     verify: bool = Field(True, description="load it in a fresh process and compare logits")
-    tolerance: Annotated[float, Field(gt=0)] = Field(1e-3, description="largest logit difference that passes")
+    tolerance: Above0 = Field(1e-3, description="largest logit difference that passes")
     drift_prompts: Annotated[int, Field(ge=0)] = Field(16, description="prompts for the drift to a bf16 base; 0: skip")
 
 
 class SampleSection(Section):
     """Completions for people to rank, put into the label store."""
 
-    adapter: str = Field("policy", min_length=1)
+    adapter: str = Field("policy", min_length=1, description="which adapter writes the completions")
     prompts: Positive = Field(25, description="how many tasks")
     completions: Annotated[int, Field(ge=2, le=9)] = Field(4, description="K: completions a prompt")
     batch: str = Field("policy-samples", min_length=1, description="name of the batch in the store")
     overlap: Positive = Field(1, description="people who rank each task")
-    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
+    temperature: Temperature = Field(1.0, description="of the sampling")
 
 
 class Config(Section):
     """A whole run. Every stage reads its own section; `run_dir` holds what they write."""
 
-    run_dir: str = Field("runs/default", min_length=1)
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    run_dir: str = Field("runs/default", min_length=1, description="folder that the run writes, and goes on from")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(1, description="of everything that is drawn by chance")
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     store: StoreSection = StoreSection()
@@ -262,12 +267,9 @@ class Config(Section):
                 f"ppo.max_new_tokens ({self.ppo.max_new_tokens}) must be smaller than model.max_length "
                 f"({self.model.max_length}): a prompt needs room too"
             )
-        for where, judges in (
-            ("ppo.rewards", list(self.ppo.rewards)),
-            ("evaluate.judges", list(self.evaluate.judges.values())),
-        ):
+        known = ["reward"] + (["gold"] if self.gold else [])
+        for where, judges in (("ppo.rewards", self.ppo.rewards), ("evaluate.judges", self.evaluate.judges.values())):
             for judge in judges:
-                known = ["reward"] + (["gold"] if self.gold else [])
                 if judge.startswith("adapter:") and judge.removeprefix("adapter:") not in known:
                     raise ValueError(
                         f"{where}: {judge!r} is not trained by this config; known reward adapters: {', '.join(known)}"
