@@ -379,7 +379,7 @@ def _explain(error: ValidationError, where: str) -> str:
 def _known_keys(loc: Sequence[int | str]) -> list[str]:
     model: Any = Config
     for part in loc:
-        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, Section) else None
+        field = model.model_fields.get(str(part)) if isinstance(model, type) and issubclass(model, Section) else None
         if field is None:
             return []
         options = get_args(field.annotation) if get_origin(field.annotation) else (field.annotation,)
