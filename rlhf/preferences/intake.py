@@ -87,7 +87,7 @@ def checked_tasks(new: Iterable[NewTask], overlap: int) -> list[_Task]:
                 raise DataError(f"{where}, field 'completions'[{j}]: repeats [{first}]; nobody can rank equal texts")
         if task.sources and len(task.sources) != len(task.completions):
             raise DataError(
-                f"{where}, field 'sources': found {len(task.sources)} for {len(task.completions)} completions; give each one"
+                f"{where}, field 'sources': found {len(task.sources)} for {len(task.completions)} completions"
             )
         for name in (*task.sources, task.group):
             check_text(name, f"{where}, field 'sources' or 'group'", blank=True)
