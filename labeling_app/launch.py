@@ -71,8 +71,8 @@ def launch(store_url: str, host: str = "127.0.0.1", port: int = 8501, open_brows
     """
     if not is_loopback(host):
         raise ConfigError(
-            f"host: {host!r} can be reached by others, and signing in by name alone is for this machine; use 127.0.0.1, "
-            "and let people elsewhere come through an SSH tunnel"
+            f"host: {host!r} can be reached by others, and signing in by name alone is for this machine; "
+            "use 127.0.0.1, and let people elsewhere come through an SSH tunnel"
         )
     _check_free(host, port)
     server = subprocess.Popen(command(host, port, open_browser), env=environment(store_url))

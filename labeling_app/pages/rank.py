@@ -8,7 +8,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from labeling_app.components.texts import show_prompt, show_text
-from labeling_app.session import Draft, counted, keep_only, letter, listed
+from labeling_app.session import Draft, keep_only, letter, listed
 from rlhf.errors import RLHFError
 from rlhf.preferences import Assignment, Labeler, LabelStore, Outcome
 

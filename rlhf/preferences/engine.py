@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,8 +61,6 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver's own BEGIN is deferred: two readers that turn writers would clash
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-    if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":  # asking again would need a lock
-        cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
@@ -117,6 +116,21 @@ def check_version(engine: Engine) -> None:
             f"label store {name}: has schema {found} of a newer rlhf-toolkit, this version knows {SCHEMA_VERSION}; "
             "install the newer version (rlhf store upgrade only goes forward)"
         )
+
+
+def use_wal(engine: Engine) -> None:
+    """Let readers go on while somebody writes. The file remembers it; a file that is no store of ours is left alone."""
+    if engine.dialect.name != "sqlite":
+        return
+    raw = engine.raw_connection()
+    try:
+        cursor = raw.cursor()
+        if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":  # setting it anew would need a lock
+            cursor.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.Error as error:
+        raise StoreError(f"label store {shown(engine.url)}: cannot be set up for several users ({error})") from error
+    finally:
+        raw.close()
 
 
 def migrate(engine: Engine) -> None:

@@ -72,6 +72,7 @@ class LabelStore:
             if create and db.schema_version(engine) is None:
                 db.migrate(engine)
             db.check_version(engine)
+            db.use_wal(engine)
             return cls(engine)
         except BaseException:
             engine.dispose()
