@@ -1,0 +1,110 @@
+"""Text that others wrote reaches the page through `st.text` alone: shown by reading the app's own source.
+
+Streamlit reads labels, captions, headings and messages as Markdown, which fetches images from anywhere. So what such
+calls are given must be a constant, or a call of one of our own functions that can only return letters and numbers.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import labeling_app
+
+ROOT = Path(labeling_app.__file__).parent
+FORBIDDEN_NAMES = {"html", "iframe", "write_stream", "unsafe_allow_html", "unsafe_allow_javascript", "latex", "table"}
+OUR_WORDS = {"letter", "listed", "counted", "words"}  # functions of session.py: letters, numbers, our own nouns
+# Where somebody else's text may go, and by which argument.
+AS_TEXT = {"text", "show_text", "show_prompt", "show_refusal"}
+MARKDOWN = {
+    "markdown", "write", "caption", "title", "header", "subheader", "badge", "info", "warning", "error", "success",
+    "toast", "exception", "button", "form_submit_button", "link_button", "download_button", "text_input", "text_area",
+    "radio", "selectbox", "checkbox", "toggle", "segmented_control", "pills", "popover", "expander", "tabs", "metric",
+    "status", "spinner", "progress", "multiselect", "slider", "select_slider", "number_input", "feedback", "dialog",
+    "chat_message", "image", "dataframe", "json", "code", "Page", "set_page_config",
+}  # fmt: skip
+LABELS = {"label", "body", "help", "caption", "text", "title", "page_title", "placeholder", "icon", "page_icon"}
+# Not Markdown: a bar's length, and radio's own constants, which the next argument names in capitals.
+FREE = {"progress"}
+
+
+def is_ours(node: ast.expr) -> bool:
+    """Whether this expression can only be text of our own."""
+    match node:
+        case ast.Constant():
+            return True
+        case ast.Name(id=name):
+            return name.isupper()  # a constant of the module
+        case ast.IfExp(body=body, orelse=other):
+            return is_ours(body) and is_ours(other)
+        case ast.Call(func=ast.Name(id=name)) | ast.Call(func=ast.Attribute(attr=name)):
+            return name in OUR_WORDS
+        case ast.JoinedStr(values=values):
+            return all(is_ours(v.value if isinstance(v, ast.FormattedValue) else v) for v in values)
+    return False
+
+
+def complaints(source: str) -> Iterator[str]:
+    """What in this module would let foreign text be read as Markdown or HTML."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute | ast.keyword):
+            name = node.attr if isinstance(node, ast.Attribute) else node.arg
+            if name in FORBIDDEN_NAMES:
+                yield f"line {node.lineno}: {name}"
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        name = node.func.attr
+        if name == "component" and not all(is_ours(k.value) for k in node.keywords):
+            yield f"line {node.lineno}: a component's code must be constant"
+        a_page = name == "Page" and node.args and isinstance(node.args[0], ast.Name)  # a function, not a label
+        if name in MARKDOWN and name not in FREE and node.args and not a_page and not is_ours(node.args[0]):
+            yield f"line {node.lineno}: {name}({ast.unparse(node.args[0])})"
+        for keyword in node.keywords:
+            if name in MARKDOWN and keyword.arg in LABELS and not is_ours(keyword.value):
+                yield f"line {node.lineno}: {name}({keyword.arg}={ast.unparse(keyword.value)})"
+        if name in {"radio", "selectbox", "pills", "multiselect"} and len(node.args) > 1 and not is_ours(node.args[1]):
+            yield f"line {node.lineno}: {name}'s options are Markdown too"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_foreign_text_is_read_as_markup(path: Path) -> None:
+    assert list(complaints(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "st.markdown(assignment.prompt)",
+        "st.caption(f'by {labeler.name}')",
+        "st.button('Go' if x else labeler.name)",
+        "st.info(body=str(error))",
+        "st.text_area('Comment', placeholder=draft.comment)",
+        "st.radio('Why?', reasons)",
+        "st.html('<b>')",
+        "st.text('x', unsafe_allow_html=True)",
+        "st.components.v2.component('x', js=code)",
+        "column.write(completion.text)",
+        "st.title('a' + text)",
+    ],
+)
+def test_the_reader_has_teeth(line: str) -> None:
+    assert list(complaints(line)) != []
+
+
+def test_the_reader_lets_safe_lines_pass() -> None:
+    safe = "st.text(prompt)\nst.markdown(f'**{letter(i)}** {draft.words()}')\nst.radio('Why?', SKIP_REASONS)"
+    assert list(complaints(safe)) == []
+
+
+def test_the_app_imports_the_lower_layers_only() -> None:
+    """And nothing of the toolkit imports the app at its top level."""
+    allowed = ("rlhf.preferences", "rlhf.data.records", "rlhf.config", "rlhf.errors")
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rlhf"):
+                assert (node.module or "").startswith(allowed), f"{path}: {node.module}"
+            if isinstance(node, ast.Import):
+                assert not any(a.name.split(".")[0] == "rlhf" for a in node.names), path
