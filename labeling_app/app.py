@@ -9,8 +9,8 @@ import streamlit as st
 from labeling_app.components.frame import show_frame
 from labeling_app.components.texts import show_refusal, show_text
 from labeling_app.launch import STORE_VARIABLE
-from labeling_app.pages import finished, rank, sign_in
 from labeling_app.session import counted, share
+from labeling_app.views import finished, rank, sign_in
 from rlhf.errors import RLHFError, StoreError
 from rlhf.preferences import Labeler, LabelStore, Outcome, Progress
 

@@ -137,12 +137,18 @@ def parse_ranking(row: Mapping[str, Any], where: str) -> Ranking:
     prompt = parse_prompt_like(row["prompt"], f"{where}, field 'prompt'")
     completions, ranks = row["completions"], row["ranks"]
     if not isinstance(completions, Sequence) or isinstance(completions, str) or len(completions) < 2:
-        raise DataError(f"{where}, field 'completions': expected a list of at least 2 texts, found {_shown(completions)}")
+        raise DataError(
+            f"{where}, field 'completions': expected a list of at least 2 texts, found {_shown(completions)}"
+        )
     if not isinstance(ranks, Sequence) or isinstance(ranks, str) or len(ranks) != len(completions):
-        raise DataError(f"{where}, field 'ranks': expected {len(completions)} ranks, one a completion, found {_shown(ranks)}")
+        raise DataError(
+            f"{where}, field 'ranks': expected {len(completions)} ranks, one a completion, found {_shown(ranks)}"
+        )
     for i, rank in enumerate(ranks):
         if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
-            raise DataError(f"{where}, field 'ranks'[{i}]: expected a whole number from 1 (best) or null, found {_shown(rank)}")
+            raise DataError(
+                f"{where}, field 'ranks'[{i}]: expected a whole number from 1 (best) or null, found {_shown(rank)}"
+            )
     texts = tuple(check_text(c, f"{where}, field 'completions'[{i}]") for i, c in enumerate(completions))
     known = {"prompt", "completions", "ranks", "labeler", "created_at", "group", "chosen", "rejected"}
     return Ranking(
@@ -189,7 +195,9 @@ def _one_of(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
     found = [n for n in names if n in row]
     if len(found) != 1:
         listed = ", ".join(f"'{n}'" for n in names)
-        raise DataError(f"{where}: expected exactly one of {listed}, found {', '.join(found) or ', '.join(row) or 'an empty row'}")
+        raise DataError(
+            f"{where}: expected exactly one of {listed}, found {', '.join(found) or ', '.join(row) or 'an empty row'}"
+        )
     return found[0]
 
 

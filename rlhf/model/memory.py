@@ -76,7 +76,7 @@ def shape_of(model_config: Any, lora: LoraSection) -> ModelShape:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(model_config)
+        model = AutoModelForCausalLM.from_config(model_config)  # type: ignore[no-untyped-call]
     text = model_config.get_text_config()
     head = model.get_output_embeddings()
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}

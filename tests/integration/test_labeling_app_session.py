@@ -137,6 +137,15 @@ def test_a_port_that_is_taken_is_refused_in_one_line() -> None:
         launch.launch("labels.db", port=70000)
 
 
+def test_the_launcher_waits_for_the_server_and_gives_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import os, sys; sys.exit(3 if os.environ['RLHF_STORE'] == 'labels.db' else 4)"
+    monkeypatch.setattr(launch, "command", lambda *_: [sys.executable, "-c", code])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert launch.launch("labels.db", port=port) == 3
+
+
 def test_the_page_needs_no_torch_and_the_launcher_no_store() -> None:
     code = "import sys, labeling_app.launch; sys.exit('torch' in sys.modules or 'streamlit' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

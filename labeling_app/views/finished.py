@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from labeling_app.pages.rank import reopen
 from labeling_app.session import counted
+from labeling_app.views.rank import reopen
 from rlhf.preferences import Labeler, LabelStore, Progress
 
 

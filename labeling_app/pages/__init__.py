@@ -1,1 +1,0 @@
-"""One module a page: each draws itself with `show`, and holds what its buttons do."""

@@ -1,0 +1,327 @@
+"""The shared base: one frozen model, and every role an adapter on it.
+
+base = SharedBase.load(config.model, seed=1)
+base.add_adapter("policy")
+with base.active("policy", train=True):      # wraps forward and backward
+    loss(base.hidden(input_ids, attention_mask)).backward()
+with base.active("sft"), torch.no_grad():    # the reference
+    ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.config import LoraSection, ModelSection
+from rlhf.data.sources import resolve_model
+from rlhf.errors import ArtifactError
+from rlhf.model import lora as lora_layers
+from rlhf.model.loading import DTYPES, BaseIdentity, identify, load_model, load_tokenizer, resolve_device, source_folder
+
+
+class SharedBase:
+    """Owns one causal LM, the PEFT wrapper around it, the tokenizer and the scalar heads.
+
+    Attributes:
+        model: the frozen transformers model; `peft_model` wraps it once the first adapter exists.
+        tokenizer: its padding token differs from its EOS.
+        heads: scalar heads by adapter name, fp32, without bias; the critic's head on the policy's trunk is `value`.
+        identity: which weights these are; every saved adapter records it.
+        device, dtype: where and in which precision activations are computed.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        identity: BaseIdentity,
+        section: ModelSection,
+        folder: Path,
+        seed: int = 1,
+    ) -> None:
+        self.model: Any = model
+        self.tokenizer = tokenizer
+        self.identity = identity
+        self.section = section
+        self.folder = folder
+        self.seed = seed
+        self.device = model.device
+        self.dtype = DTYPES[section.compute_dtype]
+        self.heads: dict[str, nn.Linear] = {}
+        self.peft_model: PeftModel | None = None
+        self._layers: list[Any] = []
+        self._active: str | None = None
+        self._training = False
+        self._trunk.register_forward_hook(self._guard_backward)
+        if section.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+        model.config.use_cache = False
+
+    @classmethod
+    def load(cls, section: ModelSection, seed: int = 1) -> SharedBase:
+        """Load the base that `section` names, quantized, on its device.
+
+        Raises:
+            ArtifactError: the weights or the tokenizer are missing or unusable.
+            ConfigError: the device is not there.
+        """
+        device = resolve_device(section.device)
+        folder = source_folder(section.name, resolve_model(section.name))
+        identity = identify(section.name, folder, section.quantization)
+        return cls(load_model(folder, section, device), load_tokenizer(folder), identity, section, folder, seed)
+
+    # ---- adapters -------------------------------------------------------------------------------------------------
+
+    @property
+    def adapters(self) -> list[str]:
+        """Names of the adapters, in order of creation."""
+        return list(self.peft_model.peft_config) if self.peft_model else []
+
+    def add_adapter(self, name: str, *, head: bool = False, lora: LoraSection | None = None) -> None:
+        """Add a LoRA adapter that changes nothing yet (B = 0), and, for a scorer, a head that starts at zero.
+
+        The same base seed and name give the same initial weights, whatever was created before.
+        """
+        if name in self.adapters:
+            raise ArtifactError(f"adapter {name!r} exists already; adapters: {', '.join(self.adapters)}")
+        lora = lora or self.section.lora
+        config = LoraConfig(
+            r=lora.rank,
+            lora_alpha=int(lora.alpha) if lora.alpha.is_integer() else lora.alpha,  # type: ignore[arg-type]
+            target_modules=lora.target_modules,
+            lora_dropout=0.0,
+            bias="none",
+            task_type="CAUSAL_LM",
+            base_model_name_or_path=self.identity.name,
+        )
+        own_seed = int.from_bytes(hashlib.sha256(f"{self.seed}:{name}".encode()).digest()[:8], "little") >> 1
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(own_seed)
+            if self.peft_model is None:
+                self.peft_model = get_peft_model(self.model, config, adapter_name=name)
+            else:
+                self.peft_model.add_adapter(name, config)
+        self._find_layers()
+        if head:
+            self.add_head(name)
+        for parameter in self.adapter_parameters(name):
+            parameter.data = parameter.data.float()
+        self._switch(self._active, train=self._training)
+
+    def add_head(self, name: str) -> nn.Linear:
+        """A scalar head on the trunk, `(B, T, H)` to `(B, T, 1)`; fp32, no bias, all zeros."""
+        head = nn.Linear(self.model.config.hidden_size, 1, bias=False, device=self.device, dtype=torch.float32)
+        nn.init.zeros_(head.weight)
+        self.heads[name] = head.requires_grad_(False)
+        return head
+
+    def copy_adapter(self, source: str, target: str) -> None:
+        """Make `target` an exact copy of `source` (weights and head); it is created where it does not exist."""
+        self._require(source)
+        assert self.peft_model is not None
+        if target not in self.adapters:
+            self.add_adapter(target, head=source in self.heads, lora=_shape_of(self.peft_model.peft_config[source]))
+        shapes = [_shape_of(self.peft_model.peft_config[name]) for name in (source, target)]
+        if shapes[0] != shapes[1] or (source in self.heads) != (target in self.heads):
+            raise ArtifactError(
+                f"adapter {target!r} has another rank, alpha, target or head than {source!r}: remove it first"
+            )
+        with torch.no_grad():
+            for to, from_ in zip(self.adapter_parameters(target), self.adapter_parameters(source), strict=True):
+                to.copy_(from_)
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget an adapter and its head."""
+        self._require(name)
+        assert self.peft_model is not None
+        if name == self._active:
+            raise ArtifactError(
+                f"adapter {name!r} is active: leave its `with base.active(...)` block before removing it"
+            )
+        self.heads.pop(name, None)
+        if len(self.adapters) == 1:  # PEFT's wrapper needs one adapter to exist
+            self.model = self.peft_model.unload()
+            self.peft_model, self._layers = None, []
+        else:
+            self.peft_model.delete_adapter(name)
+        self._switch(self._active, train=self._training)
+
+    def adapter_parameters(self, name: str) -> list[nn.Parameter]:
+        """The adapter's LoRA matrices, in the order of the layers, then its head's weight."""
+        self._require(name)
+        layers = [layer for layer in self._layers if name in layer.lora_A]
+        tensors = [getattr(layer, part)[name].weight for layer in layers for part in ("lora_A", "lora_B")]
+        return tensors + ([self.heads[name].weight] if name in self.heads else [])
+
+    def _find_layers(self) -> None:
+        """Every LoRA layer, those included that only the newest adapter targets; each gets the one-step forward."""
+        assert self.peft_model is not None
+        known = {id(layer) for layer in self._layers}
+        self._layers = [m for m in self.peft_model.modules() if isinstance(m, LoraLayer)]
+        for layer in self._layers:
+            if id(layer) not in known:
+                lora_layers.fuse(layer)
+
+    # ---- running --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def active(self, name: str | None, *, train: bool = False) -> Iterator[None]:
+        """Run the block with adapter `name` (None: the raw base); wrap the forward *and* its backward.
+
+        With `train`, exactly this adapter's parameters require gradients inside the block, and none outside it.
+        Without it the block has no gradients at all. Blocks nest; the outer state comes back, whatever happens.
+        """
+        if name is not None:
+            self._require(name)
+        before, was_training = self._active, self._training
+        self._switch(name, train=train)
+        try:
+            with torch.set_grad_enabled(train):
+                yield
+        finally:
+            self._switch(before, train=was_training)
+
+    def _switch(self, name: str | None, *, train: bool) -> None:
+        self._active, self._training = name, train
+        for layer in self._layers:
+            here = name in layer.lora_A  # an adapter may leave out layers that another one has
+            layer._disable_adapters = not here
+            layer._active_adapter = [name] if here else []
+        for adapter in self.adapters:
+            for parameter in self.adapter_parameters(adapter):
+                parameter.requires_grad_(train and adapter == name)
+        # Only checkpointing looks at training mode: dropout was set to zero when the model was loaded.
+        self.model.train(train and self.section.gradient_checkpointing)
+
+    def restore(self) -> None:
+        """Put every switch back to what `active` last set, after foreign code (a trainer) has worked on the model."""
+        self._switch(self._active, train=self._training)
+        self.model.eval()
+
+    def _guard_backward(self, _module: nn.Module, _inputs: object, output: object) -> None:
+        """A backward that runs after the adapters were switched would use the other adapter's weights: refuse it."""
+        hidden = getattr(output, "last_hidden_state", None)
+        if not isinstance(hidden, Tensor) or not hidden.requires_grad:
+            return
+        name = self._active
+
+        def check(_grad: Tensor) -> None:
+            if self._active != name or not self._training:
+                now = f"{self._active!r} is active now{'' if self._training else ', without training'}"
+                raise RuntimeError(
+                    f"backward of a forward under adapter {name!r}, but {now}: "
+                    "keep forward and backward inside one `with base.active(..., train=True)` block"
+                )
+
+        hidden.register_hook(check)  # type: ignore[no-untyped-call]
+
+    @property
+    def _trunk(self) -> nn.Module:
+        trunk: nn.Module = self.model.base_model if self.model.base_model is not self.model else self.model.model
+        return trunk
+
+    @property
+    def lm_head(self) -> nn.Module:
+        """The frozen output layer: `(..., H)` to `(..., V)`."""
+        head: nn.Module = self.model.get_output_embeddings()
+        return head
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Last hidden states `(B, T, H)` of right-padded `(B, T)` token ids under the active adapter."""
+        output = self._trunk(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def decode_step(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+        """Hidden states `(B, t, H)` of the next tokens `(B, t)`; `attention_mask` `(B, past + t)`; the cache grows."""
+        hidden: Tensor = self._trunk(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        return hidden
+
+    @contextlib.contextmanager
+    def dense_weights(self) -> Iterator[None]:
+        """Inside the block, NF4 layers on a CPU keep their dequantized weights instead of making them at every token.
+
+        The numbers are the same; a decode step of a small batch costs half. Frees them afterwards (2 bytes a weight).
+        A GPU dequantizes faster than it reads, and has no memory to spare: nothing changes there.
+        """
+        kept: list[Any] = []
+        if self.device.type == "cpu" and self.section.quantization == "nf4":
+            kept = [layer.get_base_layer() for layer in self._layers]
+        try:
+            for layer in kept:
+                layer.rlhf_dense = lora_layers.dense_weight(layer, self.dtype)
+            yield
+        finally:
+            for layer in kept:
+                layer.rlhf_dense = None
+
+    def score(self, name: str, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Scores `(B,)` of right-padded sequences `(B, T)`: head `name` at each one's last token, in fp32.
+
+        The caller activates the adapter.
+        """
+        last = attention_mask.sum(dim=1) - 1
+        hidden = self.hidden(input_ids, attention_mask)
+        return self.apply_head(name, hidden[torch.arange(len(last), device=last.device), last])
+
+    def apply_head(self, name: str, hidden: Tensor) -> Tensor:
+        """Head `name` on hidden states `(..., H)` to `(...)`, in fp32."""
+        scores: Tensor = self.heads[name](hidden.float()).squeeze(-1)
+        return scores
+
+    # ---- identity -------------------------------------------------------------------------------------------------
+
+    def sha256(self) -> str:
+        """Hash of the loaded base tensors (quantized bytes and their scales), adapters and heads left out."""
+        digest = hashlib.sha256()
+        for name, tensor in _base_tensors(self.model):
+            digest.update(name.encode() + b"\0")
+            digest.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def _require(self, name: str) -> None:
+        if name not in self.adapters:
+            known = ", ".join(self.adapters) or "none"
+            raise ArtifactError(f"no adapter {name!r} on this base; adapters: {known}")
+
+
+def _shape_of(config: Any) -> LoraSection:
+    """Rank, scale and targets of an adapter, as PEFT holds them."""
+    targets = config.target_modules
+    return LoraSection(
+        rank=config.r, alpha=config.lora_alpha, target_modules=targets if isinstance(targets, str) else sorted(targets)
+    )
+
+
+def _base_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The base's own parameters and buffers by the name they have without PEFT, in a fixed order."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if "lora_" in name:
+            continue
+        plain = name.replace(".base_layer.", ".")
+        found[plain] = tensor
+        state = getattr(tensor, "quant_state", None)
+        if state is not None:
+            found[plain + ".absmax"] = state.absmax
+            found[plain + ".code"] = state.code
+        scales = getattr(tensor, "SCB", None)  # int8's, one a row
+        if scales is not None:
+            found[plain + ".SCB"] = scales
+    yield from sorted(found.items())

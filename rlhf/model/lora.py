@@ -1,0 +1,85 @@
+"""LoRA's forward and backward in one step, for frozen dense and NF4 weights alike.
+
+PEFT's own forward casts every input to fp32, clones the base's output and leaves autograd a dozen small tensors a
+layer. The function here keeps the input and the rank-r projection only, adds in place, and casts the adapter's fp32
+weights to the activations' type. Parameters, names and files stay PEFT's: a layer whose weights this cannot read (int8)
+keeps PEFT's forward.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _LoraLinear(torch.autograd.Function):
+    """y = x W^T + b + s (x A^T) B^T, with W frozen (Hu 2021, eq. 3).
+
+    x `(N, in)`, A `(r, in)`, B `(out, r)`; the gradient flows to x, A and B:
+    dx = dy W + s (dy B) A;  dA = s (dy B)^T x;  dB = s dy^T (x A^T).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, scale: float, layer: Any) -> Tensor:
+        low_a, low_b = a.to(x.dtype), b.to(x.dtype)
+        projected = x @ low_a.t()
+        y = nn.functional.linear(x, dense_weight(layer, x.dtype), getattr(layer, "bias", None))
+        y.addmm_(projected, low_b.t(), alpha=scale)
+        ctx.save_for_backward(x, projected, a, b)
+        ctx.scale, ctx.layer = scale, layer
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (dy,) = grads
+        x, projected, a, b = ctx.saved_tensors
+        low_a, low_b = a.to(x.dtype), b.to(x.dtype)
+        through = (dy @ low_b).mul_(ctx.scale)
+        dx = da = db = None
+        if ctx.needs_input_grad[0]:
+            dx = dy @ dense_weight(ctx.layer, x.dtype)
+            dx.addmm_(through, low_a)
+        if ctx.needs_input_grad[1]:
+            da = (through.t() @ x).to(a.dtype)
+        if ctx.needs_input_grad[2]:
+            db = (dy.t() @ projected).mul_(ctx.scale).to(b.dtype)
+        return dx, da, db, None, None
+
+
+def dense_weight(layer: Any, dtype: torch.dtype) -> Tensor:
+    """The layer's frozen weight `(out, in)` in `dtype`; NF4 is dequantized on the fly."""
+    kept: Tensor | None = getattr(layer, "rlhf_dense", None)
+    if kept is not None and kept.dtype == dtype:
+        return kept
+    weight: Tensor = layer.weight
+    state = getattr(weight, "quant_state", None)
+    if state is None:
+        return weight.to(dtype)
+    from bitsandbytes.functional import dequantize_4bit
+
+    dense: Tensor = dequantize_4bit(weight.data, state)
+    return dense.to(dtype)
+
+
+def fuse(layer: Any) -> bool:
+    """Give a PEFT LoRA layer the one-step forward; returns whether its base weights allow it."""
+    base = layer.get_base_layer()
+    if not isinstance(base, nn.Linear) or type(base).__name__ == "Linear8bitLt" or hasattr(base, "SCB"):
+        return False
+    layer.forward = types.MethodType(_forward, layer)
+    return True
+
+
+def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    base = self.get_base_layer()
+    flat = x.reshape(-1, x.shape[-1])
+    if self.disable_adapters or not self.active_adapters:
+        y = nn.functional.linear(flat, dense_weight(base, x.dtype), base.bias)
+    else:
+        (name,) = self.active_adapters
+        a, b = self.lora_A[name].weight, self.lora_B[name].weight
+        y = _LoraLinear.apply(flat, a, b, self.scaling[name], base)  # type: ignore[no-untyped-call]
+    return y.view(*x.shape[:-1], y.shape[-1])

@@ -1,0 +1,1 @@
+"""Tensor maths as pure functions: tensors in, tensors out, nothing mutated, torch only."""

@@ -1,0 +1,60 @@
+"""Controllers that hold a run near its targets, and the score's normaliser. Plain numbers; each state is JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlhf.config import KLSection, LengthSection
+
+
+@dataclass
+class KLController:
+    """The KL coefficient, steered so that the measured KL meets its target (Ziegler 2019, section 2.2).
+
+    coef <- coef (1 + clip(kl / target - 1, -0.2, 0.2) n / horizon), n = episodes since the last call.
+    """
+
+    section: KLSection
+    coef: float
+
+    def update(self, kl: float, episodes: int) -> None:
+        """Take one round's mean KL (nats a response) over `episodes` responses."""
+        if self.section.controller == "adaptive":
+            error = min(max(kl / self.section.target - 1.0, -0.2), 0.2)
+            self.coef *= 1.0 + error * min(episodes / self.section.horizon, 1.0)
+
+
+@dataclass
+class LengthController:
+    """A bonus a response for being longer (or shorter) than the reference's mean, steered until the means agree.
+
+    score + coef (length - target) / target;  coef <- clip(coef + gain (target - mean) / target, ±limit).
+    At the fixed point the mean length equals the reference's, so no score can be bought with length; single responses
+    stay free to be short or long. It is dual ascent on the constraint E[length] = target.
+    """
+
+    section: LengthSection
+    target: float
+    coef: float = 0.0
+
+    def bonus(self, length: float) -> float:
+        """What is added to the normalised score of a response of `length` tokens."""
+        return self.coef * (length - self.target) / self.target
+
+    def update(self, mean_length: float) -> None:
+        """Take one round's mean response length in tokens."""
+        if self.section.controller == "adaptive":
+            step = self.section.gain * (self.target - mean_length) / self.target
+            self.coef = min(max(self.coef + step, -self.section.limit), self.section.limit)
+
+
+@dataclass(frozen=True)
+class ScoreNormalizer:
+    """Scores with the reference's mean taken off and divided by its deviation, clipped (Huang 2024, detail 4)."""
+
+    mean: float
+    std: float
+    clip: float
+
+    def __call__(self, score: float) -> float:
+        return min(max((score - self.mean) / max(self.std, 1e-6), -self.clip), self.clip)

@@ -1,0 +1,49 @@
+"""What several stages need: adapters from the run directory, encoded data, seeded samples."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from rlhf.config import Config
+from rlhf.data.encoding import Encoder, fit
+from rlhf.data.records import Prompt
+from rlhf.data.sources import Split, load_prompts
+from rlhf.errors import ConfigError
+from rlhf.model.adapters import load_adapter
+from rlhf.model.base import SharedBase
+
+R = TypeVar("R")
+
+
+def adapter_folder(config: Config, name: str) -> Path:
+    """Where the run keeps adapter `name`."""
+    return config.run_path / "adapters" / name
+
+
+def need_adapter(config: Config, base: SharedBase, name: str) -> None:
+    """Have adapter `name` on the base: already there, or loaded from the run directory."""
+    if name not in base.adapters:
+        load_adapter(base, name, adapter_folder(config, name))
+
+
+def seeded_sample(rows: Sequence[R], count: int | None, seed: int) -> list[R]:
+    """`count` of the rows, drawn without replacement, in their order; all of them where `count` is None or larger."""
+    if count is None or count >= len(rows):
+        return list(rows)
+    chosen = sorted(random.Random(seed).sample(range(len(rows)), count))
+    return [rows[i] for i in chosen]
+
+
+def usable_prompts(config: Config, encoder: Encoder, split: Split, count: int | None, seed: int) -> tuple[list[Prompt], int]:
+    """The prompts of one side of the split that leave room for an answer, and how many were too long."""
+    source = config.data.prompts
+    if source is None:
+        raise ConfigError("data.prompts: is not set; name the prompts to sample from (a file, or a builtin)")
+    prompts = load_prompts(source, split, eval_fraction=config.data.eval_fraction)
+    lengths = [len(encoder.prompt(p.prompt)) for p in prompts]
+    room = config.model.max_length - config.ppo.max_new_tokens
+    kept, longer = fit(prompts, lengths, room, config.data.over_long, f"{source} ({split} prompts)")
+    return seeded_sample(kept, count, seed), longer

@@ -1,0 +1,153 @@
+"""Supervised fine-tuning: adapter `sft` learns to write as the demonstrations do (TRL's SFTTrainer)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rlhf.config import Config
+from rlhf.data.encoding import Encoder, fit
+from rlhf.data.records import Demonstration
+from rlhf.data.sources import Split, load_demonstrations, source_fingerprint
+from rlhf.errors import ConfigError
+from rlhf.model.adapters import save_adapter
+from rlhf.model.base import SharedBase
+from rlhf.stages.common import adapter_folder, seeded_sample
+from rlhf.stages.manifest import Plan
+from rlhf.stages.tracking import Tracker
+
+STAGE = "sft"
+ADAPTER = "sft"
+
+
+def plan(config: Config) -> Plan:
+    """What the stage depends on."""
+    return Plan(
+        STAGE,
+        sections={"model": config.model, "data": config.data, "sft": config.sft},
+        inputs={"demonstrations": source_fingerprint(_source(config))},
+        parents=(),
+        outputs=(adapter_folder(config, ADAPTER),),
+    )
+
+
+def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
+    """Train and save adapter `sft`; returns what the summary says of it."""
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl import SFTConfig, SFTTrainer
+
+    section, encoder = config.sft, Encoder(base.tokenizer)
+
+    # 1. Demonstrations, encoded as every other stage encodes them: prompt, completion, EOS.
+    train, longer = _encoded(config, encoder, "train", section.max_examples)
+    held_out, _ = _encoded(config, encoder, "eval", section.eval_examples) if section.eval_examples else ([], 0)
+
+    # 2. A fresh adapter.
+    if ADAPTER in base.adapters:
+        base.remove_adapter(ADAPTER)
+    base.add_adapter(ADAPTER)
+
+    # 3. TRL's trainer on it; the loss is on completions only.
+    steps = math.ceil(len(train) * section.epochs / section.batch_size)
+    steps = min(steps, section.max_steps or steps)
+    arguments = SFTConfig(
+        output_dir=str(config.run_path / "checkpoints" / "sft"),
+        max_steps=steps,
+        per_device_train_batch_size=section.micro_batch_size,
+        per_device_eval_batch_size=section.micro_batch_size,
+        gradient_accumulation_steps=section.batch_size // section.micro_batch_size,
+        learning_rate=section.learning_rate,
+        lr_scheduler_type="constant_with_warmup" if section.schedule == "constant" else section.schedule,
+        warmup_steps=int(section.warmup_fraction * steps),
+        weight_decay=section.weight_decay,
+        adam_epsilon=section.adam_eps,
+        max_grad_norm=section.max_grad_norm,
+        completion_only_loss=True,
+        max_length=None,
+        gradient_checkpointing=False,  # the base does its own
+        bf16=False,  # the base computes in its own precision, adapters stay fp32
+        use_cpu=base.device.type == "cpu",
+        seed=config.seed,
+        data_seed=config.seed,
+        eval_strategy="no",
+        save_strategy="no",
+        logging_steps=1,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    tracker.start(STAGE, steps)
+    with _trainer_on(base) as model:
+        trainer = SFTTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_list(train),
+            eval_dataset=Dataset.from_list(held_out) if held_out else None,
+            processing_class=base.tokenizer,
+            callbacks=[_log_to(tracker, steps)],
+        )
+        trainer.remove_callback(PrinterCallback)  # the tracker shows the numbers
+        with base.active(ADAPTER, train=True):
+            loss = trainer.train().training_loss
+        eval_loss = None
+        if held_out:
+            with base.active(ADAPTER):
+                eval_loss = trainer.evaluate()["eval_loss"]
+
+    # 4. Save it.
+    result = {"loss": loss, "eval_loss": eval_loss, "examples": len(train), "steps": steps, "over_long": longer}
+    save_adapter(base, ADAPTER, adapter_folder(config, ADAPTER), record={"stage": STAGE, "result": result})
+    return result
+
+
+def _source(config: Config) -> str:
+    if config.data.demonstrations is None:
+        raise ConfigError("data.demonstrations: is not set; SFT needs prompt + completion rows (a file, or a builtin)")
+    return config.data.demonstrations
+
+
+def _encoded(config: Config, encoder: Encoder, split: Split, count: int | None) -> tuple[list[dict[str, Any]], int]:
+    """Rows `{"input_ids", "completion_mask"}`, and how many demonstrations were too long."""
+    source = _source(config)
+    rows = load_demonstrations(source, split, eval_fraction=config.data.eval_fraction)
+    encoded = [_row(encoder, row) for row in seeded_sample(rows, count, config.seed)]
+    lengths = [len(e["input_ids"]) for e in encoded]
+    return fit(encoded, lengths, config.model.max_length, config.data.over_long, f"{source} ({split} demonstrations)")
+
+
+def _row(encoder: Encoder, row: Demonstration) -> dict[str, Any]:
+    prompt, response = encoder.prompt(row.prompt), encoder.response(row.completion)
+    return {"input_ids": [*prompt, *response], "completion_mask": [0] * len(prompt) + [1] * len(response)}
+
+
+@contextmanager
+def _trainer_on(base: SharedBase) -> Iterator[Any]:
+    """The wrapped model for a trainer that patches `forward`, hooks and switches; all of it is undone afterwards."""
+    patched: Sequence[Any] = [base.peft_model, base.model]
+    before = [dict(vars(module)) for module in patched]
+    cache = base.model.config.use_cache
+    try:
+        yield base.peft_model
+    finally:
+        for module, attributes in zip(patched, before, strict=True):
+            if "forward" in attributes:
+                module.forward = attributes["forward"]
+            else:
+                vars(module).pop("forward", None)
+        base.model.config.use_cache = cache
+        base.restore()
+
+
+def _log_to(tracker: Tracker, steps: int) -> Any:
+    from transformers import TrainerCallback
+
+    class LogToTracker(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                kept = {k: float(logs[k]) for k in ("loss", "learning_rate", "grad_norm") if k in logs}
+                tracker.log(STAGE, state.global_step, steps, **kept)
+
+    return LogToTracker()

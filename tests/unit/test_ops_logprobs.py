@@ -1,0 +1,98 @@
+"""Log-probabilities, entropy, and sampling by inverse CDF."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlhf.ops.logprobs import entropy, sample_inverse_cdf, token_logprobs
+
+BELOW_ONE = 1 - 2**-24  # the largest float32 below 1, which torch.rand can give
+
+
+def test_token_logprobs_literals() -> None:
+    # Logits log 1, log 2, log 5 have probabilities 1/8, 2/8, 5/8.
+    logits = torch.tensor([[1.0, 2.0, 5.0], [5.0, 1.0, 2.0]]).log()
+    found = token_logprobs(logits, torch.tensor([2, 2]))
+    assert found.tolist() == pytest.approx([math.log(5 / 8), math.log(2 / 8)])
+
+
+def test_temperature_divides_the_logits() -> None:
+    # At temperature 1/2 the weights are squared: 1, 4, 25 of 30. At 2 they are rooted: 1, 2, 3 of 6 from 1, 4, 9.
+    cold = token_logprobs(torch.tensor([1.0, 2.0, 5.0]).log(), torch.tensor(1), temperature=0.5)
+    assert cold.item() == pytest.approx(math.log(4 / 30))
+    warm = token_logprobs(torch.tensor([1.0, 4.0, 9.0]).log(), torch.tensor(2), temperature=2.0)
+    assert warm.item() == pytest.approx(math.log(1 / 2))
+
+
+def test_any_leading_shape_and_a_16_bit_input() -> None:
+    logits = torch.zeros(2, 3, 4, dtype=torch.bfloat16)
+    found = token_logprobs(logits, torch.zeros(2, 3, dtype=torch.int64))
+    assert found.shape == (2, 3)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, torch.tensor(-math.log(4)))
+
+
+def test_huge_logits_stay_finite() -> None:
+    found = token_logprobs(torch.tensor([[1e5, 0.0]]), torch.tensor([1]))
+    assert found.item() == -1e5
+
+
+def test_the_gradient_is_one_hot_minus_the_probabilities() -> None:
+    logits = torch.tensor([1.0, 2.0, 5.0]).log().requires_grad_()
+    token_logprobs(logits, torch.tensor(1)).backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == pytest.approx([-1 / 8, 1 - 2 / 8, -5 / 8])
+
+
+def test_entropy_literals() -> None:
+    # Four equal ones: log 4. Probabilities 1/2, 1/4, 1/4: (1/2) log 2 + (1/2) log 4 = 1.5 log 2.
+    logits = torch.tensor([[1.0, 1.0, 1.0, 1.0], [2.0, 1.0, 1.0, 1e-30]]).log()
+    assert entropy(logits).tolist() == pytest.approx([math.log(4), 1.5 * math.log(2)])
+
+
+def test_entropy_at_a_temperature() -> None:
+    # Weights 4, 1 at temperature 2 are 2, 1: probabilities 2/3, 1/3.
+    expected = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3))
+    assert entropy(torch.tensor([4.0, 1.0]).log(), temperature=2.0).item() == pytest.approx(expected)
+
+
+def test_sampling_follows_the_distribution() -> None:
+    # Of 1,000 evenly spaced uniforms, each token gets its probability's share.
+    probs = torch.tensor([0.1, 0.0, 0.25, 0.05, 0.6, 0.0])
+    uniforms = (torch.arange(1000) + 0.5) / 1000
+    tokens = sample_inverse_cdf(probs.expand(1000, 6), uniforms)
+    assert tokens.bincount(minlength=6).tolist() == [100, 0, 250, 50, 600, 0]
+
+
+def test_each_row_has_its_own_distribution_and_uniform() -> None:
+    probs = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0]])
+    assert sample_inverse_cdf(probs, torch.tensor([0.75, 0.25, 0.0])).tolist() == [1, 1, 2]
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, BELOW_ONE])
+def test_no_token_of_probability_zero_at_either_end(uniform: float) -> None:
+    probs = torch.tensor([[0.0, 0.0, 0.3, 0.7, 0.0, 0.0]])
+    assert sample_inverse_cdf(probs, torch.tensor([uniform])).item() in (2, 3)
+
+
+def test_rows_that_sum_to_a_little_less_or_more_than_one() -> None:
+    probs = torch.tensor([[0.0, 0.499, 0.5, 0.0], [0.0, 0.501, 0.501, 0.0]])
+    assert sample_inverse_cdf(probs, torch.full((2,), BELOW_ONE)).tolist() == [2, 2]
+    assert sample_inverse_cdf(probs, torch.zeros(2)).tolist() == [1, 1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0, 1, exclude_max=True, width=32), st.integers(1, 3000))
+def test_never_a_token_of_probability_zero(seed: int, uniform: float, size: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(1, size, generator=generator) * 4
+    hidden = torch.rand(1, size, generator=generator) < 0.7
+    hidden[0, int(torch.randint(size, (1,), generator=generator))] = False
+    probs = torch.softmax(logits.masked_fill(hidden, -math.inf), dim=-1)
+    token = sample_inverse_cdf(probs, torch.tensor([uniform])).item()
+    assert probs[0, int(token)].item() > 0
