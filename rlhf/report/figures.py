@@ -136,7 +136,7 @@ def accuracy_curve(
     rules = [(held_out, "held-out pairs", theme.BLUE.light), (agreement, "two ratings agree", theme.ORANGE.light)]
     lines = [(v, f"{name} {percent(v)}", color) for v, name, color in rules if v is not None]
     return _curve(
-        rows, "accuracy", f"{title}: pairs ordered as labelled", "share of untied pairs", x="optimizer step",
+        rows, "accuracy", f"{title}: accuracy", "share of pairs ordered as labelled", x="optimizer step",
         rules=lines, share=True,
     )  # fmt: skip
 
@@ -345,4 +345,4 @@ def _data(rows: Sequence[Mapping[str, Any]]) -> alt.InlineData:
 
 
 def _spec(chart: Chart) -> dict[str, Any]:
-    return chart.configure(**theme.chart_config()).to_dict()
+    return chart.configure(**theme.chart_config()).to_dict(validate=False)

@@ -60,7 +60,7 @@ def chart_config() -> dict[str, Any]:
         },
         "legend": {
             "orient": "top", "title": None, "labelFontSize": 11, "labelColor": SECOND.light, "symbolSize": 70,
-            "offset": 2, "padding": 0, "columnPadding": 14,
+            "symbolOpacity": 1, "offset": 2, "padding": 0, "columnPadding": 14,
         },
         "concat": {"spacing": 28},
         "line": {"strokeWidth": 2, "strokeJoin": "round", "strokeCap": "round"},

@@ -12,7 +12,7 @@ Verdict = Literal["won", "lost", "unclear"]
 MISSING = "–"
 FILM_QUALITY = "more positive"
 FILM_NOTE = (
-    "The film reviews' labelers are pseudo-labelers: each is one place in the lists of ratings, and a place is one "
+    "The film reviews’ labelers are pseudo-labelers: each is one place in the lists of ratings, and a place is one "
     "person only within a block of 30 texts. Nothing about a person may be concluded from their names. The ratings "
     "measure how positive a text is, not how good."
 )
@@ -55,7 +55,7 @@ class Judge:
     def short(self) -> str:
         """A few words to stand beside its name."""
         if self.optimised:
-            return "PPO's own reward"
+            return "PPO’s own reward"
         return "a reward model on held-out labels" if self.source.startswith("adapter:") else "an outside judge"
 
 
