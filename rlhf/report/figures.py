@@ -81,7 +81,7 @@ def collected(run: RunRecord) -> dict[str, Chart]:
             figures[name] = (
                 present[0]
                 if len(present) == 1
-                else alt.concat(*present, columns=columns, bounds="flush", spacing={"row": 66, "column": 62})
+                else alt.concat(*present, columns=columns).resolve_scale(color="independent")
             )
     return figures
 
@@ -196,7 +196,7 @@ def win_rates(compared: Sequence[Judge]) -> Chart | None:
     ]
     if not rows:
         return None
-    y = alt.Y("judge:N", sort=[r["judge"] for r in rows], axis=None)
+    y = alt.Y("judge:N", sort=[str(r["judge"]) for r in rows], axis=None)
     x_axis = alt.Axis(format="%", grid=True, tickCount=5)
     x = alt.X("rate:Q", title="prompts won by the policy (ties half)", scale=alt.Scale(domain=[0, 1]), axis=x_axis)
     base = alt.Chart(_data(rows)).encode(y=y)
@@ -209,8 +209,8 @@ def win_rates(compared: Sequence[Judge]) -> Chart | None:
         bars.mark_rule(color=theme.BLUE.light, strokeWidth=2.5).encode(x=alt.X("low:Q"), x2="high:Q"),
         base.mark_point(filled=True, size=110, color=theme.BLUE.light, opacity=1).encode(x=x),
         names.encode(x=alt.value(2), text="judge:N"),
-        numbers.encode(x=alt.value(WIDE - 120), text="text:N"),
-    ).properties(width=WIDE - 120, height=52 * len(rows) + 14)
+        numbers.encode(x=alt.value(WIDE - 220), text="text:N"),
+    ).properties(width=WIDE - 220, height=52 * len(rows) + 14)
     prompts = next((j.prompts for j in compared if j.prompts), None)
     over = f"{count(prompts)} held-out prompts, " if prompts else ""
     return _titled(chart, "Policy against SFT, by judge", f"{over}95% intervals; dashed: an even split")
@@ -290,13 +290,14 @@ def _two_histograms(
     if whole:
         width = max(1.0, math.ceil(width))
     bins = int((high - low) / width) + 1
-    rows, means = [], []
+    rows, means, averages = [], [], []
     for who, values in (("SFT", [a for a, _ in both]), ("policy", [b for _, b in both])):
         counts = [0] * (bins + 1)
         for value in values:
             counts[min(int((value - low) / width), bins - 1)] += 1
         rows += [{"x": low + i * width, "n": n, "who": who} for i, n in enumerate(counts)]
-        means.append({"x": sum(values) / len(values), "who": who})
+        averages.append(sum(values) / len(values))
+        means.append({"x": averages[-1], "who": who})
     names, colors = ["SFT", "policy"], [theme.SFT_GREY.light, theme.BLUE.light]
     color = alt.Color("who:N", scale=alt.Scale(domain=names, range=colors), sort=names)
     base = alt.Chart(_data(rows)).encode(
@@ -308,7 +309,7 @@ def _two_histograms(
     outline = base.mark_line(interpolate="step-after", strokeWidth=1.8, strokeCap="butt", strokeJoin="miter")
     mean = alt.Chart(_data(means)).mark_rule(strokeDash=[4, 3], strokeWidth=1.4).encode(x="x:Q", color=color)
     chart = alt.layer(area, outline, mean).properties(width=WIDTH, height=HEIGHT)
-    said = f"mean {plain(means[0]['x'])} → {plain(means[1]['x'])} (dashed); {len(both):,} prompts"
+    said = f"mean {plain(averages[0])} → {plain(averages[1])} (dashed); {len(both):,} prompts"
     return _titled(chart, title, said)
 
 
@@ -345,4 +346,5 @@ def _data(rows: Sequence[Mapping[str, Any]]) -> alt.InlineData:
 
 
 def _spec(chart: Chart) -> dict[str, Any]:
-    return chart.configure(**theme.chart_config()).to_dict(validate=False)
+    spec: dict[str, Any] = chart.configure(**theme.chart_config()).to_dict(validate=False)
+    return spec
