@@ -29,7 +29,7 @@ TASKS = [
     NewTask(
         ({"role": "user", "content": "My bread did not rise. What now?"},),
         (
-            "Put it somewhere warm for an hour; if nothing happens, the yeast was dead: bake it flat, with oil and salt.",
+            "Put it somewhere warm for an hour. If nothing happens, the yeast was dead: bake it flat, with oil.",
             "Bread needs yeast.",
             "Throw it away and begin again with fresh yeast.",
         ),

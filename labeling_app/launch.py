@@ -20,6 +20,7 @@ SETTINGS: dict[str, str] = {
     "client.showErrorLinks": "false",
     "client.showSidebarNavigation": "false",
     "client.toolbarMode": "minimal",
+    "logger.hideWelcomeMessage": "true",  # `launch` says where the page is, in one line
     "server.enableCORS": "true",
     "server.enableXsrfProtection": "true",
     "server.enableStaticServing": "false",
@@ -75,6 +76,7 @@ def launch(store_url: str, host: str = "127.0.0.1", port: int = 8501, open_brows
             "use 127.0.0.1, and let people elsewhere come through an SSH tunnel"
         )
     _check_free(host, port)
+    print(f"The labeling page is at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C stops it)", flush=True)
     server = subprocess.Popen(command(host, port, open_browser), env=environment(store_url))
     try:
         return server.wait()

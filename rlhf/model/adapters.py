@@ -44,7 +44,7 @@ def save_adapter(
 
     `record` is kept in `rlhf.json` beside the base's identity. `with_head=False` leaves the head out (a policy's).
     """
-    assert base.peft_model is not None
+    base.adapter_parameters(name)  # refuses a name that is not there
     head = base.heads.get(name) if with_head else None
     tensors = {k: v.detach().float().cpu().contiguous() for k, v in _lora_state(base, name).items()}
     if head is not None:

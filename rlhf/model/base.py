@@ -321,7 +321,9 @@ def _base_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if state is not None:
             found[plain + ".absmax"] = state.absmax
             found[plain + ".code"] = state.code
-        scales = getattr(tensor, "SCB", None)  # int8's, one a row
-        if scales is not None:
-            found[plain + ".SCB"] = scales
+    for name, module in model.named_modules():  # int8's scales, one a row: bitsandbytes moves them at the first forward
+        for place in ("weight", "state"):
+            scales: Tensor | None = getattr(getattr(module, place, None), "SCB", None)
+            if scales is not None:
+                found[f"{name}.".replace(".base_layer.", ".") + "SCB"] = scales
     yield from sorted(found.items())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -104,7 +105,7 @@ def load_model(folder: Path, section: ModelSection, device: torch.device) -> Pre
             attn_implementation="eager" if device.type == "cpu" else "sdpa",
             local_files_only=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: cannot be loaded as a causal language model: {_first_line(error)}") from error
     for parameter in model.parameters():
         parameter.requires_grad_(False)

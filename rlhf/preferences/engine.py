@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,11 +123,17 @@ def use_wal(engine: Engine) -> None:
     """Let readers go on while somebody writes. The file remembers it; a file that is no store of ours is left alone."""
     if engine.dialect.name != "sqlite":
         return
+    deadline = time.monotonic() + BUSY_MS / 1000
     raw = engine.raw_connection()
     try:
         cursor = raw.cursor()
-        if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":  # setting it anew would need a lock
-            cursor.execute("PRAGMA journal_mode=WAL")
+        while cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":  # setting it anew would need a lock
+            try:
+                cursor.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError:  # locked: for this change SQLite does not wait by itself
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
     except sqlite3.Error as error:
         raise StoreError(f"label store {shown(engine.url)}: cannot be set up for several users ({error})") from error
     finally:

@@ -37,7 +37,9 @@ def seeded_sample(rows: Sequence[R], count: int | None, seed: int) -> list[R]:
     return [rows[i] for i in chosen]
 
 
-def usable_prompts(config: Config, encoder: Encoder, split: Split, count: int | None, seed: int) -> tuple[list[Prompt], int]:
+def usable_prompts(
+    config: Config, encoder: Encoder, split: Split, count: int | None, seed: int
+) -> tuple[list[Prompt], int]:
     """The prompts of one side of the split that leave room for an answer, and how many were too long."""
     source = config.data.prompts
     if source is None:

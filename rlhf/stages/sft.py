@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor
+
 from rlhf.config import Config
 from rlhf.data.encoding import Encoder, fit
 from rlhf.data.records import Demonstration
@@ -14,6 +16,7 @@ from rlhf.data.sources import Split, load_demonstrations, source_fingerprint
 from rlhf.errors import ConfigError
 from rlhf.model.adapters import save_adapter
 from rlhf.model.base import SharedBase
+from rlhf.ops.logprobs import token_logprobs
 from rlhf.stages.common import adapter_folder, seeded_sample
 from rlhf.stages.manifest import Plan
 from rlhf.stages.tracking import Tracker
@@ -37,7 +40,7 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
     """Train and save adapter `sft`; returns what the summary says of it."""
     from datasets import Dataset
     from transformers import PrinterCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig
 
     section, encoder = config.sft, Encoder(base.tokenizer)
 
@@ -78,10 +81,12 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=False,
+        train_sampling_strategy="group_by_length",
     )
     tracker.start(STAGE, steps)
     with _trainer_on(base) as model:
-        trainer = SFTTrainer(
+        trainer = _trainer_class()(
+            base,
             model=model,
             args=arguments,
             train_dataset=Dataset.from_list(train),
@@ -139,6 +144,32 @@ def _trainer_on(base: SharedBase) -> Iterator[Any]:
                 vars(module).pop("forward", None)
         base.model.config.use_cache = cache
         base.restore()
+
+
+def _trainer_class() -> Any:
+    """TRL's trainer with the loss taken at response positions alone, through the base.
+
+    TRL's own makes (in tiles) the logits of every position, and entropy and accuracy beside the loss: on a CPU that
+    is most of a small model's step.
+    """
+    from trl import SFTTrainer
+
+    class ResponseLossTrainer(SFTTrainer):  # type: ignore[misc]
+        def __init__(self, base: SharedBase, **kwargs: Any) -> None:
+            self.base = base
+            super().__init__(**kwargs)
+
+        def compute_loss(
+            self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            labels = inputs["labels"]
+            rows, times = (labels[:, 1:] != -100).nonzero(as_tuple=True)
+            hidden = self.base.hidden(inputs["input_ids"], inputs["attention_mask"])[rows, times]
+            logprobs = token_logprobs(self.base.lm_head(hidden), labels[rows, times + 1])
+            loss = -logprobs.sum() / (len(rows) if num_items_in_batch is None else num_items_in_batch)
+            return (loss, {}) if return_outputs else loss
+
+    return ResponseLossTrainer
 
 
 def _log_to(tracker: Tracker, steps: int) -> Any:

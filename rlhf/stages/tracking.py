@@ -52,7 +52,9 @@ class Tracker:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.console.is_terminal:
             self._live.stop()
 
@@ -65,7 +67,12 @@ class Tracker:
 
     def log(self, stage: str, step: int, total: int, **numbers: float) -> None:
         """One step's numbers: `step` counts from 1."""
-        row = {"stage": stage, "step": step, "total": total, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        row = {
+            "stage": stage,
+            "step": step,
+            "total": total,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({**row, **numbers}) + "\n")

@@ -179,10 +179,10 @@ def test_a_reload_goes_on_with_the_same_task_and_the_last_one_can_be_corrected(
     queue(path, "reload", NewTask("Say hi.", ("hi", "hello")), NewTask("Say bye.", ("bye", "ciao")))
     sign_in(page, url, "Bob")
     cards = page.locator('[class*="st-key-card-"]')
-    expect(cards).to_have_count(2)
+    expect(cards.get_by_role("radio")).to_have_count(4)
     before = cards.all_inner_texts()
     page.reload()
-    expect(cards).to_have_count(2)
+    expect(cards.get_by_role("radio")).to_have_count(4)
     assert cards.all_inner_texts() == before
     place(page, "hi", 1)
     place(page, "hello", 2)

@@ -16,7 +16,9 @@ from rlhf.errors import ArtifactError
 from rlhf.model.base import SharedBase
 
 
-def load(folder: Path, quantization: str = "fp32", compute_dtype: str = "fp32", seed: int = 1, **more: Any) -> SharedBase:
+def load(
+    folder: Path, quantization: str = "fp32", compute_dtype: str = "fp32", seed: int = 1, **more: Any
+) -> SharedBase:
     lora = LoraSection(rank=4, alpha=8)
     section = ModelSection(
         name=str(folder), quantization=quantization, compute_dtype=compute_dtype, device="cpu", lora=lora, **more
@@ -56,10 +58,13 @@ def take_gradients(base: SharedBase, name: str) -> list[Tensor | None]:
 
 
 def alone(folder: Path, base: SharedBase, name: str, quantization: str) -> Any:
-    """Plain transformers and PEFT, with nothing of ours: one model with the adapter's weights, and only that adapter."""
+    """Plain transformers and PEFT, with nothing of ours: a model of its own with that one adapter's weights."""
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=base.dtype)
     plain = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=base.dtype, quantization_config=nf4 if quantization == "nf4" else None, attn_implementation="eager"
+        folder,
+        dtype=base.dtype,
+        quantization_config=nf4 if quantization == "nf4" else None,
+        attn_implementation="eager",
     )
     config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(plain, config).eval()
@@ -183,7 +188,8 @@ def test_checkpointing_gives_the_same_gradients(tiny_model_dir: Path) -> None:
     for checkpointing in (False, True):
         base = two_adapters(tiny_model_dir, gradient_checkpointing=checkpointing)
         calls: list[int] = []
-        base.model.model.layers[0].self_attn.q_proj.register_forward_hook(lambda *_: calls.append(1))
+        watched = base.model.model.layers[0].self_attn.q_proj
+        watched.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         with base.active("policy", train=True):
             backward(base)
         assert len(calls) == (2 if checkpointing else 1), "the layer is run again in the backward, or not"
@@ -458,11 +464,17 @@ def test_any_weight_changed_by_hand_changes_the_hash(tiny_model_dir: Path, quant
     base.add_adapter("sft")
     seen = {base.sha256()}
     layer = base.model.model.layers[1].mlp.down_proj.get_base_layer()
-    changed = [layer.weight.data.view(-1), base.model.model.norm.weight.data, base.model.model.embed_tokens.weight.data[7]]
+    changed = [
+        layer.weight.data.view(-1),
+        base.model.model.norm.weight.data,
+        base.model.model.embed_tokens.weight.data[7],
+    ]
     if quantization == "nf4":
         changed.append(layer.weight.quant_state.absmax)
     if quantization == "int8":
-        changed.append(layer.weight.SCB)
+        base.hidden(*batch())  # moves the scales from the weight to the layer's state
+        assert {base.sha256()} == seen
+        changed.append(layer.state.SCB)
     for tensor in changed:
         tensor[0] += 1
         seen.add(base.sha256())

@@ -232,8 +232,6 @@ def test_an_evaluation_of_the_raw_base_changes_no_later_gradient(tiny_model_dir:
 @pytest.mark.skipif(not has_avx512bf16(), reason="this CPU has no AVX512-BF16, so the fault cannot show")
 def test_with_the_flag_left_on_that_evaluation_would_spoil_them(tiny_model_dir: Path) -> None:
     plain = _trained_after_an_evaluation_of_the_raw_base(tiny_model_dir, fault=True, evaluate=False)
-    try:
-        after = _trained_after_an_evaluation_of_the_raw_base(tiny_model_dir, fault=True, evaluate=True)
-    except RuntimeError:
-        return  # the repacked weights were not even readable
-    assert not all(torch.allclose(x, y, rtol=0.05) for x, y in zip(plain, after, strict=True))
+    after = _trained_after_an_evaluation_of_the_raw_base(tiny_model_dir, fault=True, evaluate=True)
+    wrong = [((x - y).abs().max() / x.abs().max()).item() for x, y in zip(plain, after, strict=True)]
+    assert max(wrong) > 0.5, "the fault is gone: the flag may no longer be needed"

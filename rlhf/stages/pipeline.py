@@ -1,0 +1,127 @@
+"""All stages on one base: what is done already is skipped, what depends on a change runs again."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rlhf.config import Config, dump
+from rlhf.errors import ArtifactError, ConfigError
+from rlhf.model.base import SharedBase
+from rlhf.report.html import write_report
+from rlhf.stages import evaluate, export, labels, ppo, reward, sample, sft
+from rlhf.stages.manifest import Manifest, Plan
+from rlhf.stages.preflight import check
+from rlhf.stages.summary import write_summary
+from rlhf.stages.tracking import Tracker
+
+ORDER = ("sft", "reward", "gold", "ppo", "evaluate", "export", "sample")
+
+
+@dataclass(frozen=True)
+class _Stage:
+    plan: Callable[[Config], Plan]
+    run: Callable[[Config, SharedBase, Tracker], dict[str, Any]]
+
+
+STAGES = {
+    "sft": _Stage(sft.plan, sft.run),
+    "reward": _Stage(reward.plan, reward.run),
+    "gold": _Stage(lambda c: reward.plan(c, "gold"), lambda c, b, t: reward.run(c, b, t, "gold")),
+    "ppo": _Stage(ppo.plan, ppo.run),
+    "evaluate": _Stage(evaluate.plan, evaluate.run),
+    "export": _Stage(export.plan, export.run),
+    "sample": _Stage(sample.plan, sample.run),
+}
+
+
+def run(config: Config, stages: Sequence[str] | None = None, force: bool = False) -> dict[str, Any]:
+    """Run the named stages (default: all that the config has), in order, on one base loaded once; returns the summary.
+
+    A stage whose config, inputs and parents are as they were, and whose outputs are still there, is skipped unless
+    `force` is set.
+
+    Raises:
+        RLHFError: anything that a person can mend; what was finished before it stays.
+    """
+    wanted = [s for s in ORDER if s in stages] if stages else [s for s in ORDER if s != "gold" or config.gold]
+    if "gold" in wanted and config.gold is None:
+        raise ConfigError("gold: this config has no gold section; add one, or train reward")
+    check(config, wanted)
+    config.run_path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(config.run_path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ArtifactError(
+            f"{config.run_path}: another run is at work here; wait for it, or choose another run_dir"
+        ) from None
+    with lock, Tracker(config.run_path) as tracker:
+        (config.run_path / "config.yaml").write_text(dump(config), encoding="utf-8")
+        return _run_all(config, wanted, force, tracker)
+
+
+def _run_all(config: Config, wanted: list[str], force: bool, tracker: Tracker) -> dict[str, Any]:
+    manifest = Manifest(config.run_path, config.seed)
+    if rewards := tuple(s for s in wanted if s in ("reward", "gold")):
+        for batch, counts in labels.run(config, rewards).items():
+            tracker.say(
+                f"labels: {counts['rankings']} rankings from {counts['source']} in batch {batch!r} of the store"
+            )
+    base: SharedBase | None = None
+    for name in wanted:
+        plan = STAGES[name].plan(config)
+        if not force and manifest.is_done(plan):
+            tracker.say(f"{name}: unchanged, skipped")
+            continue
+        if base is None:
+            base = _load_base(config, tracker)
+        _run_one(name, plan, config, base, manifest, tracker)
+    summary = write_summary(config, manifest)
+    write_report(config.run_path)
+    return summary
+
+
+def _run_one(name: str, plan: Plan, config: Config, base: SharedBase, manifest: Manifest, tracker: Tracker) -> None:
+    """Run one stage; the base must come out of it as it went in."""
+    manifest.forget(name)
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    before = base.sha256()
+    result = STAGES[name].run(config, base, tracker)
+    after = base.sha256()
+    if after != before:
+        raise ArtifactError(
+            f"{name}: the frozen base changed while it ran ({before[:12]} to {after[:12]}); its results are void"
+        )
+    seconds = time.monotonic() - clock
+    result |= {"base_sha256_before": before, "base_sha256_after": after, "peak_rss_mib": _peak_rss_mib()}
+    manifest.record(plan, started=started, seconds=seconds, result=result)
+    write_summary(config, manifest)
+    tracker.say(f"{name}: done in {seconds:.0f} s")
+
+
+def _load_base(config: Config, tracker: Tracker) -> SharedBase:
+    clock = time.monotonic()
+    status = (
+        tracker.console.status(f"loading {config.model.name}") if not tracker.console.is_terminal else nullcontext()
+    )
+    with status:
+        base = SharedBase.load(config.model, config.seed)
+    tracker.say(
+        f"base: {config.model.name} in {config.model.quantization} on {base.device}, "
+        f"loaded once in {time.monotonic() - clock:.0f} s for all stages"
+    )
+    return base
+
+
+def _peak_rss_mib() -> float:
+    """The most memory that this process, or one that it started, has held (MiB)."""
+    kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return kib / 1024

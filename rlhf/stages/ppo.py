@@ -1,0 +1,96 @@
+"""PPO: adapter `policy`, a copy of `sft`, learns what the reward model likes without going far from `sft`."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import psutil
+from accelerate import Accelerator
+
+from rlhf.config import Config
+from rlhf.data.encoding import Encoder
+from rlhf.data.sources import source_fingerprint
+from rlhf.errors import ConfigError, TrainingError
+from rlhf.model.adapters import save_adapter
+from rlhf.model.base import SharedBase
+from rlhf.ppo import checkpoint
+from rlhf.ppo.scoring import combine, load_judge
+from rlhf.ppo.trainer import POLICY, REFERENCE, PPOTrainer
+from rlhf.stages.common import adapter_folder, need_adapter, usable_prompts
+from rlhf.stages.manifest import Manifest, Plan
+from rlhf.stages.tracking import Tracker
+
+STAGE = "ppo"
+
+
+def plan(config: Config) -> Plan:
+    """What the stage depends on."""
+    if config.data.prompts is None:
+        raise ConfigError("data.prompts: is not set; PPO needs prompts to answer (a file, or a builtin)")
+    return Plan(
+        STAGE,
+        sections={"model": config.model, "data": config.data, "ppo": config.ppo},
+        inputs={"prompts": source_fingerprint(config.data.prompts)},
+        parents=("sft", "reward"),
+        outputs=(adapter_folder(config, POLICY),),
+    )
+
+
+def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
+    """Train and save adapter `policy`; goes on from the last checkpoint of this very config, if there is one."""
+    section, encoder = config.ppo, Encoder(base.tokenizer)
+    accelerator = Accelerator(cpu=base.device.type == "cpu")
+
+    # 1. The reference and the judges; the policy starts as an exact copy of the reference.
+    need_adapter(config, base, REFERENCE)
+    for name in section.rewards:
+        if name.startswith("adapter:"):
+            need_adapter(config, base, name.removeprefix("adapter:"))
+    base.copy_adapter(REFERENCE, POLICY)
+    judge = combine({n: load_judge(n, base, encoder) for n in section.rewards}, section.rewards)
+
+    # 2. Prompts that leave room for an answer.
+    prompts, longer = usable_prompts(config, encoder, "train", section.max_prompts, config.seed)
+
+    # 3. Update by update, from the beginning or from the last checkpoint.
+    trainer = PPOTrainer(section, base, encoder, prompts, judge, accelerator, config.seed)
+    folder = config.run_path / "checkpoints" / STAGE
+    key = Manifest(config.run_path, config.seed).key(plan(config))
+    resumed = checkpoint.restore(trainer, folder, key)
+    if resumed:
+        tracker.say(f"ppo: goes on after update {trainer.updates_done} of {section.updates}")
+    else:
+        trainer.prepare()
+    assert trainer.normalizer is not None and trainer.length is not None
+    tracker.start(STAGE, section.updates, trainer.updates_done)
+    metrics: dict[str, float] = {}
+    while trainer.updates_done < section.updates:
+        try:
+            metrics = trainer.step()
+        except TrainingError as error:
+            raise TrainingError(f"{error}; the last good checkpoint is {folder}") from error
+        rss = psutil.Process().memory_info().rss / 2**20
+        if accelerator.is_main_process:
+            tracker.log(STAGE, trainer.updates_done, section.updates, **metrics, rss_mib=rss)
+            if trainer.updates_done % section.checkpoint_every == 0 and trainer.updates_done < section.updates:
+                checkpoint.save(trainer, folder, key)
+
+    # 4. Save the aligned adapter; the critic stays behind.
+    result = {
+        "updates": section.updates,
+        "episodes": section.updates * section.rollout_batch_size,
+        "prompts": len(prompts),
+        "over_long": longer,
+        "reference": {
+            "score_mean": trainer.normalizer.mean,
+            "score_std": trainer.normalizer.std,
+            "length": trainer.length.target,
+        },
+        "last": metrics,
+    }
+    save_adapter(
+        base, POLICY, adapter_folder(config, POLICY), record={"stage": STAGE, "result": result}, with_head=False
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    return result

@@ -1,0 +1,57 @@
+"""`summary.json`: the numbers that a person asks for first, taken from the manifest of the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlhf.config import Config
+from rlhf.stages.manifest import Manifest, write_json
+
+REWARD_KEYS = ("accuracy", "pairs", "human_agreement", "agreement_pairs", "rankings", "skipped_rankings", "labelers")
+EVAL_KEYS = tuple(
+    f"{name}_{who}" for name in ("length", "truncation", "distinct1", "distinct2") for who in ("sft", "policy")
+)
+
+
+def write_summary(config: Config, manifest: Manifest) -> dict[str, Any]:
+    """Collect and write it; sections of stages that have not run are absent."""
+    stages = {name: entry["result"] for name, entry in manifest.stages.items()}
+    seconds = {name: entry["seconds"] for name, entry in manifest.stages.items()}
+    summary: dict[str, Any] = {"seconds": {**seconds, "total": round(sum(seconds.values()), 1)}}
+    summary["peak_rss_mib"] = round(max((r["peak_rss_mib"] for r in stages.values()), default=0.0), 1)
+    if "sft" in stages:
+        summary["sft"] = {k: stages["sft"][k] for k in ("loss", "eval_loss", "examples", "steps", "over_long")}
+    for name in ("reward", "gold"):
+        if name in stages:
+            summary[name] = {k: stages[name][k] for k in REWARD_KEYS}
+    if "ppo" in stages:
+        result = stages["ppo"]
+        summary["ppo"] = {k: result[k] for k in ("updates", "episodes", "prompts", "over_long")}
+        summary["ppo"]["last_rollout_kl"] = result["last"].get("kl")
+        summary["ppo"]["reference"] = result["reference"]
+    if "evaluate" in stages:
+        _add_evaluation(summary, stages["evaluate"])
+    for name in ("export", "sample"):
+        if name in stages:
+            summary[name] = {k: v for k, v in stages[name].items() if not k.startswith(("base_", "peak_"))}
+    if "export" in stages:
+        summary["export"]["base_model_name_or_path"] = stages["export"]["base_model_name_or_path"]
+    hashes = [(r["base_sha256_before"], r["base_sha256_after"]) for r in stages.values()]
+    if hashes:
+        summary["base_sha256_before"], summary["base_sha256_after"] = hashes[0][0], hashes[-1][1]
+    write_json(config.run_path / "summary.json", summary)
+    return summary
+
+
+def _add_evaluation(summary: dict[str, Any], result: dict[str, Any]) -> None:
+    """Flat keys for every judge (`gold_sft`, `gold_win_rate`…) beside the table, and the KL under `ppo`."""
+    evaluation: dict[str, Any] = {"prompts": result["prompts"], "kl": result["kl"], "judges": result["judges"]}
+    for name, judge in result["judges"].items():
+        evaluation[f"{name}_sft"], evaluation[f"{name}_policy"] = judge["sft"], judge["policy"]
+        evaluation[f"{name}_win_rate"] = {"value": judge["win_rate"], "ci95": judge["ci95"]}
+    evaluation |= {k: result[k] for k in EVAL_KEYS}
+    summary["eval"] = evaluation
+    # Measured on held-out prompts at temperature 1: the policy's distance, not the last rollout's.
+    summary.setdefault("ppo", {})["kl"] = result["kl"]
+    summary["ppo"]["kl_ci95"] = result["kl_ci95"]
+    summary["ppo"]["truncation_rate"] = result["truncation_policy"]
