@@ -29,7 +29,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A prompt with the completion that a person would like to see; an empty prompt means plain text (self-supervised)."""
+    """A prompt with the completion that a person would like to see; an empty prompt means plain text."""
 
     prompt: PromptLike
     completion: str
@@ -52,7 +52,7 @@ class Ranking:
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
 
     def pairs(self) -> list[tuple[int, int]]:
-        """Index pairs `(better, worse)` of all completions with different ranks; ties and unranked ones are left out."""
+        """Index pairs `(better, worse)` of all completions with different ranks; ties and unranked are left out."""
         ranked = [(i, r) for i, r in enumerate(self.ranks) if r is not None]
         return [(i, j) for i, a in ranked for j, b in ranked if a < b]
 
@@ -128,7 +128,7 @@ def parse_demonstration(row: Mapping[str, Any], where: str) -> Demonstration:
 
 
 def parse_ranking(row: Mapping[str, Any], where: str) -> Ranking:
-    """`{"prompt", "completions", "ranks"}` with K ≥ 2, or a pair as TRL writes it: `{"prompt", "chosen", "rejected"}`."""
+    """`{"prompt", "completions", "ranks"}` with K ≥ 2, or a pair as TRL has it: `{"prompt", "chosen", "rejected"}`."""
     if "chosen" in row and "rejected" in row:
         row = {**row, "completions": [row["chosen"], row["rejected"]], "ranks": [1, 2]}
     for name in ("prompt", "completions", "ranks"):
@@ -173,7 +173,7 @@ def ranking_row(ranking: Ranking) -> dict[str, Any]:
 
 
 def group_of(record: Prompt | Demonstration | Ranking) -> str:
-    """The key by which a record is split into train and eval: its group, else its prompt, else (plain text) its completion."""
+    """The key by which a record is split: its group, else its prompt, else (plain text) its completion."""
     if record.group:
         return record.group
     if isinstance(record, Demonstration) and not record.prompt:

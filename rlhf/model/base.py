@@ -78,7 +78,9 @@ class SharedBase:
         device = resolve_device(section.device)
         folder = source_folder(section.name, resolve_model(section.name))
         identity = identify(section.name, folder, section.quantization)
-        return cls(load_model(folder, section, device), load_tokenizer(folder), identity, section, folder, seed)
+        model = load_model(folder, section, device)
+        model.name_or_path = section.name  # what PEFT writes into adapters: never the cache's path
+        return cls(model, load_tokenizer(folder), identity, section, folder, seed)
 
     # ---- adapters -------------------------------------------------------------------------------------------------
 

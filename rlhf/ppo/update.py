@@ -63,7 +63,7 @@ def clipped_update(
     generator: torch.Generator,
     after_step: Callable[[], None],
 ) -> dict[str, float]:
-    """`ppo_epochs` passes over the batch in shuffled mini-batches, one optimizer step each (Schulman 2017, algorithm 1).
+    """`ppo_epochs` passes over the batch in shuffled mini-batches, one step each (Schulman 2017, algorithm 1).
 
     Returns the means over all tokens and passes; stops early where `target_kl` says so.
     """

@@ -56,8 +56,8 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
     prompts, _ = usable_prompts(config, encoder, "eval", section.prompts, config.seed)
     if len(prompts) < section.prompts:
         raise DataError(
-            f"{config.data.prompts}: holds {len(prompts)} held-out prompts, evaluate.prompts asks for {section.prompts}; "
-            "ask for fewer, or raise data.eval_fraction"
+            f"{config.data.prompts}: holds {len(prompts)} held-out prompts, evaluate.prompts asks for "
+            f"{section.prompts}; ask for fewer, or raise data.eval_fraction"
         )
     steps = 3 + len(section.judges)
     tracker.start(STAGE, steps)
@@ -96,7 +96,7 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
 
 
 def compare(sft: Sequence[float], policy: Sequence[float], resamples: int, seed: int) -> dict[str, Any]:
-    """Mean scores, and the share of prompts on which the policy scores higher (ties count half), with its 95 % interval."""
+    """Mean scores, and the share of prompts on which the policy scores higher (ties half), with its 95 % interval."""
     wins = [1.0 if p > s else 0.5 if p == s else 0.0 for s, p in zip(sft, policy, strict=True)]
     return {
         "sft": float(np.mean(sft)),

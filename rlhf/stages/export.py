@@ -1,4 +1,4 @@
-"""Export: the aligned adapter as plain PEFT loads it, with its tokenizer and model card, and the proof that it loads."""
+"""Export: the aligned adapter as plain PEFT loads it, with tokenizer and model card, and the proof that it loads."""
 
 from __future__ import annotations
 

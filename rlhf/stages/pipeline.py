@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +18,7 @@ from rlhf.report.html import write_report
 from rlhf.stages import evaluate, export, labels, ppo, reward, sample, sft
 from rlhf.stages.manifest import Manifest, Plan
 from rlhf.stages.preflight import check
+from rlhf.stages.quiet import quiet_libraries
 from rlhf.stages.summary import write_summary
 from rlhf.stages.tracking import Tracker
 
@@ -63,7 +63,7 @@ def run(config: Config, stages: Sequence[str] | None = None, force: bool = False
         raise ArtifactError(
             f"{config.run_path}: another run is at work here; wait for it, or choose another run_dir"
         ) from None
-    with lock, Tracker(config.run_path) as tracker:
+    with lock, quiet_libraries(), Tracker(config.run_path) as tracker:
         (config.run_path / "config.yaml").write_text(dump(config), encoding="utf-8")
         return _run_all(config, wanted, force, tracker)
 
@@ -109,11 +109,7 @@ def _run_one(name: str, plan: Plan, config: Config, base: SharedBase, manifest: 
 
 def _load_base(config: Config, tracker: Tracker) -> SharedBase:
     clock = time.monotonic()
-    status = (
-        tracker.console.status(f"loading {config.model.name}") if not tracker.console.is_terminal else nullcontext()
-    )
-    with status:
-        base = SharedBase.load(config.model, config.seed)
+    base = SharedBase.load(config.model, config.seed)
     tracker.say(
         f"base: {config.model.name} in {config.model.quantization} on {base.device}, "
         f"loaded once in {time.monotonic() - clock:.0f} s for all stages"

@@ -55,8 +55,8 @@ def _check_rankings(config: Config, name: str) -> None:
             batches = section.batches or store.batches()
             if not any(store.rankings(batch=b) for b in batches):
                 raise StoreError(
-                    f"{config.store_url}: no rankings yet in {', '.join(batches) or 'it'}; rank some with `rlhf label`, "
-                    f"or set {name}.rankings to a file"
+                    f"{config.store_url}: no rankings yet in {', '.join(batches) or 'it'}; "
+                    f"rank some with `rlhf label`, or set {name}.rankings to a file"
                 )
     if section.eval_rankings is not None:
         load_rankings(section.eval_rankings, "eval" if section.eval_rankings.startswith(BUILTIN) else None)

@@ -150,7 +150,7 @@ def _train(
                 scores, ranks = _score_rankings(base, name, part)
                 losses, _ = _losses(section, scores, ranks)
                 (losses.sum() / len(batch)).backward()
-            loss_sum += float(losses.sum())
+            loss_sum += float(losses.detach().sum())
             good, count = pair_accuracy(scores.detach(), ranks)
             right, pairs = right + float(good.sum()), pairs + float(count.sum())
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, section.max_grad_norm))
@@ -222,7 +222,8 @@ def _stored(config: Config, section: RewardSection) -> list[Ranking]:
     if not rankings:
         where = f"batches {', '.join(section.batches)}" if section.batches else "any batch"
         raise StoreError(
-            f"{config.store_url}: holds no rankings in {where}; rank some with `rlhf label`, or set reward.rankings to a file"
+            f"{config.store_url}: holds no rankings in {where}; rank some with `rlhf label`, "
+            "or set reward.rankings to a file"
         )
     return rankings
 

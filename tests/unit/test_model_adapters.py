@@ -33,7 +33,7 @@ def stir(base: SharedBase, name: str, seed: int) -> None:
     """Random weights in all of an adapter, B and the head too, so that it does something."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in base.adapter_parameters(name):
-        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+        parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
 
 
 def base_with(

@@ -29,7 +29,7 @@ def stir(base: SharedBase, name: str, seed: int) -> None:
     """Random weights in all of an adapter, B and the head too, so that it does something."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in base.adapter_parameters(name):
-        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+        parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
 
 
 def batch(seed: int = 0, rows: int = 3, width: int = 7) -> tuple[Tensor, Tensor]:

@@ -74,7 +74,7 @@ def test_each_row_has_its_own_distribution_and_uniform() -> None:
     assert sample_inverse_cdf(probs, torch.tensor([0.75, 0.25, 0.0])).tolist() == [1, 1, 2]
 
 
-@pytest.mark.parametrize("uniform", [0.0, 0.5, BELOW_ONE])
+@pytest.mark.parametrize("uniform", [0.0, 0.5, BELOW_ONE, 1.0])  # 1.0: a float64 rounded up
 def test_no_token_of_probability_zero_at_either_end(uniform: float) -> None:
     probs = torch.tensor([[0.0, 0.0, 0.3, 0.7, 0.0, 0.0]])
     assert sample_inverse_cdf(probs, torch.tensor([uniform])).item() in (2, 3)
