@@ -12,11 +12,12 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
+from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
 from rlhf.config import LoraSection, ModelSection
 from rlhf.errors import ArtifactError
 from rlhf.model import adapters as adapters_module
+from rlhf.model import plain_load
 from rlhf.model.adapters import load_adapter, read_record, save_adapter
 from rlhf.model.base import SharedBase
 
@@ -278,11 +279,7 @@ def test_a_policy_adapter_is_a_plain_peft_adapter(tiny_model_dir: Path, tmp_path
     with base.active(None):
         raw = base.lm_head(base.hidden(ids, mask))
 
-    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
-    plain = AutoModelForCausalLM.from_pretrained(
-        tiny_model_dir, dtype=torch.float32, quantization_config=nf4 if quantization == "nf4" else None
-    )
-    model = with_our_kernel(PeftModel.from_pretrained(plain, tmp_path / "policy"))
+    model = plain_load.load(str(tiny_model_dir), str(tmp_path / "policy"), quantization, "cpu")
     with torch.no_grad():
         theirs = model(input_ids=ids, attention_mask=mask).logits
     assert (ours - raw).abs().max() > 0.1
