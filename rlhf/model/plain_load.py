@@ -11,6 +11,7 @@ tensor of logits `(B, T, V)` for each.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -26,13 +27,14 @@ def load(base: str, adapter: str, quantization: str, device: str) -> torch.nn.Mo
     elif quantization == "int8":
         config = BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
     dtype = torch.bfloat16 if quantization == "bf16" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         base, dtype=dtype, quantization_config=config, device_map={"": device}, local_files_only=True
     )
     for module in model.modules():  # else bitsandbytes computes in bf16 on CPUs with AVX512-BF16, 0.02 off in a logit
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    return PeftModel.from_pretrained(model, adapter).eval()
+    adapted: torch.nn.Module = PeftModel.from_pretrained(model, adapter).eval()
+    return adapted
 
 
 def main(request_path: str, out_path: str) -> None:
