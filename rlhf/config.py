@@ -149,6 +149,9 @@ class KLSection(Section):
 class LengthSection(Section):
     """Keeps the policy's mean response length near the reference's, so that length cannot be what is learned."""
 
+    level: bool = Field(
+        False, description="reward at equal length: take off what a token of length was worth in each rollout"
+    )
     controller: Literal["off", "adaptive"] = Field(
         "off", description="adaptive: score + c * (length - target) / target, c steered until the mean meets the target"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlhf.config import KLSection, LengthSection
@@ -40,6 +41,20 @@ class LengthController:
     def bonus(self, length: float) -> float:
         """What is added to the normalised score of a response of `length` tokens."""
         return self.coef * (length - self.target) / self.target
+
+    def leveling(self, totals: Sequence[float], lengths: Sequence[float]) -> float:
+        """What a token of length was worth in this rollout: the slope of the least-squares line of totals on lengths.
+
+        Taken off each response's score, it makes reward uncorrelated with length: responses compete at equal length.
+        """
+        if not self.section.level or len(totals) < 3:
+            return 0.0
+        mean_total, mean_length = sum(totals) / len(totals), sum(lengths) / len(lengths)
+        spread = sum((n - mean_length) ** 2 for n in lengths)
+        if spread == 0.0:
+            return 0.0
+        shared = sum((t - mean_total) * (n - mean_length) for t, n in zip(totals, lengths, strict=True))
+        return shared / spread
 
     def update(self, mean_length: float) -> None:
         """Take one round's mean response length in tokens."""

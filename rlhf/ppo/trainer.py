@@ -108,8 +108,8 @@ class PPOTrainer:
         clock.lap("score")
 
         logprobs, hidden = self._policy_pass(rollout)
-        shaped = self._shaped_scores(scores, rollout)
         log_ratio = kl.k1(logprobs, ref_logprobs) * mask
+        shaped = self._shaped_scores(scores, rollout, -self.kl.coef * log_ratio.sum(1))
         rewards = -self.kl.coef * log_ratio
         rewards[torch.arange(len(shaped)), rollout.lengths - 1] += shaped
 
@@ -178,20 +178,24 @@ class PPOTrainer:
                 hidden[index, out.index[1]] = out.hidden.float()
         return logprobs, hidden
 
-    def _shaped_scores(self, scores: Tensor, rollout: Rollout) -> Tensor:
-        """Normalised and clipped scores `(B,)`, with the rules for a missing EOS and for length."""
+    def _shaped_scores(self, scores: Tensor, rollout: Rollout, penalties: Tensor) -> Tensor:
+        """Normalised and clipped scores `(B,)`, with the rules for a missing EOS and for length.
+
+        `penalties` `(B,)` is each response's KL part of the reward: levelling takes it in, since it grows with length.
+        """
         assert self.normalizer is not None and self.length is not None
-        section, out = self.section, []
-        for score, length, finished in zip(
-            scores.tolist(), rollout.lengths.tolist(), rollout.finished.tolist(), strict=True
-        ):
-            value = self.normalizer(score)
-            if not finished and section.missing_eos == "score":
-                value = section.missing_eos_value
-            elif not finished and section.missing_eos == "penalty":
-                value += section.missing_eos_value
-            out.append(value + self.length.bonus(length))
-        return torch.tensor(out, device=scores.device)
+        values = torch.tensor([self.normalizer(s) for s in scores.tolist()], device=scores.device)
+        finished, lengths = rollout.finished, rollout.lengths.float()
+        if self.section.missing_eos == "score":
+            values = values.where(finished, self.section.missing_eos_value)
+        elif self.section.missing_eos == "penalty":
+            values = values.where(finished, values + self.section.missing_eos_value)
+        whole = self._gather(finished)
+        all_lengths = self._gather(lengths)[whole]
+        slope = self.length.leveling(self._gather(values + penalties)[whole].tolist(), all_lengths.tolist())
+        if slope != 0.0:  # a response cut off has no length of its own; its rule is the one for a missing EOS
+            values = values.where(~finished, values - slope * (lengths - all_lengths.mean()))
+        return values + torch.tensor([self.length.bonus(n) for n in lengths.tolist()], device=scores.device)
 
     def _values(self, hidden: Tensor, mask: Tensor) -> Tensor:
         with torch.no_grad():
