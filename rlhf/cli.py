@@ -199,7 +199,7 @@ def _store_url(store: str | None, config: Path | None) -> str:
 def label(
     store: StoreOption = None,
     config: MaybeConfigPath = None,
-    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 lets other machines in")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="address to listen on, on this machine alone")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
     open_browser: Annotated[bool, typer.Option("--open", help="open the page in a browser")] = False,
 ) -> None:
@@ -207,7 +207,7 @@ def label(
     url = _store_url(store, config)
     from labeling_app.launch import launch
 
-    launch(url, host=host, port=port, open_browser=open_browser)
+    raise typer.Exit(launch(url, host=host, port=port, open_browser=open_browser))
 
 
 @store_app.command("import")

@@ -152,18 +152,26 @@ def forward_responses(
     )
 
 
-def response_logprobs(
-    base: SharedBase, adapter: str | None, rollout: Rollout, *, temperature: float, batch_size: int
-) -> Tensor:
-    """Logprobs `(B, T)` of the rollout's responses under `adapter`, without gradients, in length-sorted batches."""
-    out = torch.zeros_like(rollout.logprobs)
+def response_logprobs(base: SharedBase, adapter: str | None, rollout: Rollout, *, temperature: float) -> Tensor:
+    """Logprobs `(B, T)` of the rollout's responses under `adapter`, without gradients."""
+    return response_pass(base, adapter, rollout, temperature=temperature)[0]
+
+
+def response_pass(
+    base: SharedBase, adapter: str | None, rollout: Rollout, *, temperature: float, with_hidden: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Logprobs `(B, T)` and, if asked for, the trunk's features `(B, T, H)` in fp32, in length-sorted forwards."""
+    logprobs = torch.zeros_like(rollout.logprobs)
+    width = base.model.config.hidden_size
+    hidden = torch.zeros((*logprobs.shape, width), device=logprobs.device) if with_hidden else None
+    lengths = [len(p) + len(r) for p, r in zip(rollout.prompts, rollout.responses, strict=True)]
     with base.active(adapter):
-        for rows in by_length(
-            [len(p) + len(r) for p, r in zip(rollout.prompts, rollout.responses, strict=True)], batch_size
-        ):
-            part = forward_responses(
+        for rows in by_length(lengths, base.forward_rows):
+            out = forward_responses(
                 base, [rollout.prompts[i] for i in rows], [rollout.responses[i] for i in rows], temperature
             )
-            index = torch.tensor(rows, device=out.device)
-            out[index[part.index[0]], part.index[1]] = part.logprobs
-    return out
+            index = torch.tensor(rows, device=logprobs.device)[out.index[0]]
+            logprobs[index, out.index[1]] = out.logprobs
+            if hidden is not None:
+                hidden[index, out.index[1]] = out.hidden.float()
+    return logprobs, hidden

@@ -13,15 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from rlhf.data.encoding import Encoder, by_length, pad_right
+from rlhf.data.encoding import Encoder
 from rlhf.data.records import PromptLike, prompt_text
 from rlhf.errors import ConfigError, RLHFError, TrainingError
 from rlhf.model.base import SharedBase
+from rlhf.model.scores import score_sequences
 
 Judge = Callable[[Sequence[PromptLike], Sequence[Sequence[int]], Sequence[Sequence[int]]], Tensor]
 
 
-def load_judge(name: str, base: SharedBase, encoder: Encoder, batch_size: int = 32) -> Judge:
+def load_judge(name: str, base: SharedBase, encoder: Encoder) -> Judge:
     """The judge called `name`: prompts (records), prompt ids and response ids in, scores `(B,)` fp32 out.
 
     Raises:
@@ -30,7 +31,7 @@ def load_judge(name: str, base: SharedBase, encoder: Encoder, batch_size: int = 
     """
     kind, _, rest = name.partition(":")
     if kind == "adapter":
-        return _adapter_judge(rest, base, batch_size)
+        return _adapter_judge(rest, base)
     return _callable_judge(name, import_function(name), encoder)
 
 
@@ -60,20 +61,15 @@ def combine(judges: Mapping[str, Judge], weights: Mapping[str, float]) -> Judge:
     return judge
 
 
-def _adapter_judge(adapter: str, base: SharedBase, batch_size: int) -> Judge:
+def _adapter_judge(adapter: str, base: SharedBase) -> Judge:
     with base.active(adapter):  # fails now, not in the middle of a run
         pass
 
     def judge(
         _prompts: Sequence[PromptLike], prompt_ids: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
     ) -> Tensor:
-        sequences = [[*p, *r] for p, r in zip(prompt_ids, responses, strict=True)]
-        scores = torch.zeros(len(sequences), device=base.device)
         with base.active(adapter):
-            for rows in by_length([len(s) for s in sequences], batch_size):
-                ids, mask = pad_right([sequences[i] for i in rows], base.tokenizer.pad_token_id, base.device)
-                scores[torch.tensor(rows, device=base.device)] = base.score(adapter, ids, mask)
-        return scores
+            return score_sequences(base, adapter, [[*p, *r] for p, r in zip(prompt_ids, responses, strict=True)])
 
     return judge
 

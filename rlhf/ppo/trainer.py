@@ -24,12 +24,11 @@ from rlhf.ops import kl
 from rlhf.ops.advantages import gae
 from rlhf.ops.masked import masked_mean, whiten
 from rlhf.ppo.control import KLController, LengthController, ScoreNormalizer
-from rlhf.ppo.rollout import Rollout, forward_responses, response_logprobs, sample
+from rlhf.ppo.rollout import Rollout, response_logprobs, response_pass, sample
 from rlhf.ppo.scoring import Judge
-from rlhf.ppo.update import VALUE, Batch, clipped_update, micro_batches
+from rlhf.ppo.update import VALUE, Batch, clipped_update
 
 POLICY, REFERENCE = "policy", "sft"
-SCORING_BATCH = 32  # responses in one forward without gradients
 
 
 class PPOTrainer:
@@ -102,12 +101,12 @@ class PPOTrainer:
         clock.lap("sample")
 
         scores = self.judge(prompts, rollout.prompts, rollout.responses).to(self.base.device)
-        ref_logprobs = response_logprobs(
-            self.base, REFERENCE, rollout, temperature=section.temperature, batch_size=SCORING_BATCH
-        )
+        ref_logprobs = response_logprobs(self.base, REFERENCE, rollout, temperature=section.temperature)
         clock.lap("score")
 
-        logprobs, hidden = self._policy_pass(rollout)
+        # Computed as the update computes them: the first pass's ratio is 1, where a rollout's own differ by rounding.
+        logprobs, hidden = response_pass(self.base, POLICY, rollout, temperature=section.temperature, with_hidden=True)
+        assert hidden is not None
         log_ratio = kl.k1(logprobs, ref_logprobs) * mask
         shaped = self._shaped_scores(scores, rollout, -self.kl.coef * log_ratio.sum(1))
         rewards = -self.kl.coef * log_ratio
@@ -157,26 +156,6 @@ class PPOTrainer:
             self.queue += torch.randperm(len(self.prompts), generator=self.order).tolist()
         taken, self.queue = self.queue[:wanted], self.queue[wanted:]
         return taken[self.accelerator.process_index :: self.accelerator.num_processes]
-
-    def _policy_pass(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """Logprobs `(B, T)` of the policy and its trunk's features `(B, T, H)`, computed as the update computes them.
-
-        So the first pass's ratio is exactly 1, where a rollout's own logprobs differ by the kernels' rounding.
-        """
-        logprobs = torch.zeros_like(rollout.logprobs)
-        hidden = torch.zeros((*logprobs.shape, self.base.model.config.hidden_size), device=logprobs.device)
-        with self.base.active(POLICY):
-            for rows in micro_batches(rollout, list(range(len(rollout.responses))), SCORING_BATCH):
-                out = forward_responses(
-                    self.base,
-                    [rollout.prompts[i] for i in rows],
-                    [rollout.responses[i] for i in rows],
-                    self.section.temperature,
-                )
-                index = torch.tensor(rows, device=logprobs.device)[out.index[0]]
-                logprobs[index, out.index[1]] = out.logprobs
-                hidden[index, out.index[1]] = out.hidden.float()
-        return logprobs, hidden
 
     def _shaped_scores(self, scores: Tensor, rollout: Rollout, penalties: Tensor) -> Tensor:
         """Normalised and clipped scores `(B,)`, with the rules for a missing EOS and for length.

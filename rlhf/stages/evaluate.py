@@ -78,7 +78,7 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
 
     # 3. How far the policy moved: k1 summed over a response, its mean over the held-out prompts.
     policy = answers[POLICY]
-    logprobs = {n: response_logprobs(base, n, policy, temperature=1.0, batch_size=32) for n in (POLICY, REFERENCE)}
+    logprobs = {n: response_logprobs(base, n, policy, temperature=1.0) for n in (POLICY, REFERENCE)}
     moved = (kl.k1(logprobs[POLICY], logprobs[REFERENCE]) * policy.response_mask).sum(1)
     tracker.log(STAGE, steps, steps)
 

@@ -19,7 +19,7 @@ from rlhf.stages import evaluate, export, labels, ppo, reward, sample, sft
 from rlhf.stages.manifest import Manifest, Plan
 from rlhf.stages.preflight import check
 from rlhf.stages.quiet import quiet_libraries
-from rlhf.stages.summary import write_summary
+from rlhf.stages.summary import closing_lines, write_summary
 from rlhf.stages.tracking import Tracker
 
 ORDER = ("sft", "reward", "gold", "ppo", "evaluate", "export", "sample")
@@ -85,7 +85,10 @@ def _run_all(config: Config, wanted: list[str], force: bool, tracker: Tracker) -
             base = _load_base(config, tracker)
         _run_one(name, plan, config, base, manifest, tracker)
     summary = write_summary(config, manifest)
-    write_report(config.run_path)
+    report = write_report(config.run_path)
+    for line in closing_lines(config, summary):
+        tracker.say(line)
+    tracker.say(f"report: {report}")
     return summary
 
 

@@ -15,20 +15,19 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from rlhf.config import Config, RewardSection
-from rlhf.data.encoding import Encoder, by_length, fit, pad_right
+from rlhf.data.encoding import Encoder, fit
 from rlhf.data.records import Ranking, prompt_key
 from rlhf.data.sources import BUILTIN, load_rankings, source_fingerprint
 from rlhf.data.splits import check_no_leak, split_by_hash
 from rlhf.errors import ConfigError, DataError, StoreError, TrainingError
 from rlhf.model.adapters import save_adapter
 from rlhf.model.base import SharedBase
+from rlhf.model.scores import score_sequences
 from rlhf.ops.ranking import kwise_loss, pair_accuracy, rao_kupper_loss
 from rlhf.preferences import LabelStore, pairwise_agreement
 from rlhf.stages.common import adapter_folder, seeded_sample
 from rlhf.stages.manifest import Plan
 from rlhf.stages.tracking import Tracker
-
-FORWARD = 16  # sequences of similar length in one forward: little padding, one graph
 
 
 @dataclass(frozen=True)
@@ -116,17 +115,6 @@ def evaluate(
         "score_mean": float(values.mean()),
         "score_std": float(values.std()),
     }
-
-
-def score_sequences(base: SharedBase, name: str, sequences: Sequence[Sequence[int]]) -> Tensor:
-    """Scores `(N,)` under the active adapter, in their order; similar lengths share a forward."""
-    groups = by_length([len(s) for s in sequences], FORWARD)
-    parts = []
-    for rows in groups:
-        ids, mask = pad_right([sequences[i] for i in rows], base.tokenizer.pad_token_id, base.device)
-        parts.append(base.score(name, ids, mask))
-    order = torch.tensor([i for rows in groups for i in rows], device=base.device)
-    return torch.cat(parts)[torch.argsort(order)]
 
 
 def _train(

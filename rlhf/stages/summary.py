@@ -43,6 +43,41 @@ def write_summary(config: Config, manifest: Manifest) -> dict[str, Any]:
     return summary
 
 
+def closing_lines(config: Config, summary: dict[str, Any]) -> list[str]:
+    """What a run says at its end: the numbers that matter, what they are over, and what to do next."""
+    lines = [""]
+    for name in ("reward", "gold"):
+        if name in summary and summary[name]["accuracy"] is not None:
+            model, people = summary[name], summary[name]["human_agreement"]
+            beside = "" if people is None else f"; two people agree on {people:.1%} of {model['agreement_pairs']}"
+            lines.append(
+                f"{name} model: orders {model['accuracy']:.1%} of {model['pairs']} held-out pairs rightly{beside}"
+            )
+    if "eval" in summary:
+        result = summary["eval"]
+        for name, judge in result["judges"].items():
+            low, high = judge["ci95"]
+            seen = " (what PPO was paid by)" if judge["source"] in config.ppo.rewards else ""
+            lines.append(
+                f"policy against SFT, by {name}{seen}: scores higher on {judge['win_rate']:.1%} of "
+                f"{result['prompts']} held-out prompts [{low:.1%}, {high:.1%}]"
+            )
+        lines.append(
+            f"moved {result['kl']:.1f} nats from SFT; mean length {result['length_sft']:.1f} to "
+            f"{result['length_policy']:.1f} tokens; distinct-2 {result['distinct2_sft']:.2f} to "
+            f"{result['distinct2_policy']:.2f}"
+        )
+    if "export" in summary:
+        lines.append(f"aligned adapter: {summary['export']['path']}")
+    if "sample" in summary:
+        sample = summary["sample"]
+        lines.append(
+            f"{sample['tasks']} prompts with {sample['completions']} completions wait to be ranked: "
+            f"rlhf label --store {config.store_url} --open"
+        )
+    return lines
+
+
 def _add_evaluation(summary: dict[str, Any], result: dict[str, Any]) -> None:
     """Flat keys for every judge (`gold_sft`, `gold_win_rate`…) beside the table, and the KL under `ppo`."""
     evaluation: dict[str, Any] = {"prompts": result["prompts"], "kl": result["kl"], "judges": result["judges"]}
