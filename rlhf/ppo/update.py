@@ -44,7 +44,7 @@ class Totals:
     def add(self, **values: Tensor | float) -> None:
         """Add to the named sums."""
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach() if isinstance(value, Tensor) else value)
 
     def metrics(self) -> dict[str, float]:
         """Means a token over all the passes of the update."""

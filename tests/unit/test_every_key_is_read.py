@@ -30,12 +30,20 @@ def _keys(model: type[Section], prefix: str = "") -> Iterator[str]:
             yield from _keys(section, f"{prefix}{name}.")
 
 
+def _settings(node: ast.AST) -> set[str]:
+    """The report reads the run's config.yaml as a plain mapping: `run.setting("evaluate", "shown_samples")`."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setting"):
+        return set()
+    return {a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)}
+
+
 def _read_attributes() -> set[str]:
     names = set()
     for path in sorted((ROOT / "rlhf").rglob("*.py")):
         if path.name not in NO_CONSUMERS:
             tree = ast.parse(path.read_text(encoding="utf-8"))
             names |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load)}
+            names |= {name for n in ast.walk(tree) for name in _settings(n)}
     return names
 
 
