@@ -34,6 +34,7 @@ class Plan:
         inputs: fingerprints of the data that it reads, by name.
         parents: stages whose outputs it uses.
         outputs: folders and files that it writes.
+        present: whether what it writes elsewhere (the label store) is still there; no part of the key.
     """
 
     stage: str
@@ -42,6 +43,7 @@ class Plan:
     parents: tuple[str, ...]
     outputs: tuple[Path, ...]
     extra: Mapping[str, Any] = field(default_factory=dict)
+    present: bool = True
 
 
 class Manifest:
@@ -72,7 +74,9 @@ class Manifest:
     def is_done(self, plan: Plan) -> bool:
         """Whether the stage ran with this very key and its outputs are still there, unchanged."""
         entry = self.stages.get(plan.stage)
-        return bool(entry) and entry["key"] == self.key(plan) and entry["outputs"] == hash_outputs(plan)
+        if entry is None or not plan.present:
+            return False
+        return bool(entry["key"] == self.key(plan) and entry["outputs"] == hash_outputs(plan))
 
     def forget(self, stage: str) -> None:
         """Take a stage off the record before it runs again, so that an interrupted run is not taken for a whole one."""

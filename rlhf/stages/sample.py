@@ -9,7 +9,7 @@ import torch
 from rlhf.config import Config
 from rlhf.data.encoding import Encoder
 from rlhf.data.sources import source_fingerprint
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, StoreError
 from rlhf.model.base import SharedBase
 from rlhf.ppo.rollout import sample
 from rlhf.preferences import LabelStore, NewTask
@@ -32,7 +32,16 @@ def plan(config: Config) -> Plan:
         parents=(PARENT[config.sample.adapter],),
         outputs=(),
         extra={"max_new_tokens": config.ppo.max_new_tokens, "store": config.store_url},
+        present=_has_batch(config),
     )
+
+
+def _has_batch(config: Config) -> bool:
+    try:
+        with LabelStore.open(config.store_url) as store:
+            return config.sample.batch in store.batches()
+    except StoreError:
+        return False
 
 
 def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
