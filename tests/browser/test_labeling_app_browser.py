@@ -12,13 +12,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from labeling_app.launch import command, environment
+from rlhf.config import parse
 from rlhf.data.records import Ranking
 from rlhf.preferences import Counts, LabelStore, NewTask
+from rlhf.stages import pipeline
 
 pytestmark = pytest.mark.browser
 
@@ -241,3 +244,26 @@ def test_a_missing_store_is_one_line_in_the_browser_too(
     expect(page.get_by_text("labels.db: no such file")).to_be_visible()
     expect(page.get_by_text("Traceback")).to_have_count(0)
     assert not path.exists()
+
+
+def test_rankings_clicked_here_train_the_reward_model(
+    page: Page, serve: Callable[[Path], str], tmp_path: Path, tiny_config: Callable[..., dict[str, Any]]
+) -> None:
+    path = tmp_path / "labels.db"
+    texts = [(f"Say {n} nicely.", (f"{n}, gladly", f"{n}, whatever")) for n in ("one", "two", "three", "four")]
+    with LabelStore.open(path, create=True) as store:
+        store.add_tasks([NewTask(prompt, answers) for prompt, answers in texts], batch="by-hand")
+    sign_in(page, serve(path), "Rae")
+    for prompt, (first, second) in texts:
+        expect(page.get_by_text(prompt)).to_be_visible()
+        place(page, first, 1)
+        place(page, second, 2)
+        page.get_by_role("button", name="Submit and go on").click()
+    expect(page.get_by_text("All done, thank you")).to_be_visible()
+
+    config = parse(
+        tiny_config({"store.url": str(path), "reward.rankings": None, "reward.batches": ["by-hand"]}), "test"
+    )
+    summary = pipeline.run(config, stages=("reward",))
+    assert summary["reward"]["rankings"] + summary["reward"]["pairs"] == 4  # learned from, and held out
+    assert summary["reward"]["labelers"] == 1
