@@ -12,10 +12,10 @@ from accelerate import Accelerator
 
 from rlhf.config import LoraSection, ModelSection, PPOSection
 from rlhf.data.encoding import Encoder
-from rlhf.data.records import Prompt
+from rlhf.data.records import Prompt, PromptLike
 from rlhf.errors import TrainingError
 from rlhf.model.base import SharedBase
-from rlhf.ppo.rollout import Rollout
+from rlhf.ppo.rollout import Rollout, response_logprobs
 from rlhf.ppo.scoring import Judge
 from rlhf.ppo.trainer import PPOTrainer
 
@@ -23,13 +23,17 @@ from rlhf.ppo.trainer import PPOTrainer
 TEXTS = (
     "Review the film.",
     "Review the love story of the lead and the villain.",
-    "The",
+    "Review the plot.",
     "Review the remake of the comedy.",
     "Review the sound.",
     "This music and this scenery",
     "Review the jokes of the hero in the sequel of the thriller.",
     "A title",
 )
+
+
+def chat(text: str) -> PromptLike:
+    return ({"role": "user", "content": text},)
 
 
 def load(folder: Path, quantization: str = "fp32", compute_dtype: str = "fp32", device: str = "cpu") -> SharedBase:
@@ -44,7 +48,7 @@ def load(folder: Path, quantization: str = "fp32", compute_dtype: str = "fp32", 
     return SharedBase.load(section, seed=1)
 
 
-def stir(base: SharedBase, name: str, seed: int, scale: float = 0.05) -> None:
+def stir(base: SharedBase, name: str, seed: int, scale: float = 0.1) -> None:
     """Random weights in all of an adapter, B and the head too, so that it does something."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in base.adapter_parameters(name):
@@ -81,7 +85,9 @@ def short(**changes: Any) -> PPOSection:
     )
 
 
-def even_tokens(_prompts: Sequence[Any], _ids: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> torch.Tensor:
+def even_tokens(
+    _prompts: Sequence[Any], _ids: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
+) -> torch.Tensor:
     """A judge without a model: the share of even token ids."""
     return torch.tensor([sum(t % 2 == 0 for t in r) / len(r) for r in responses])
 
@@ -89,7 +95,7 @@ def even_tokens(_prompts: Sequence[Any], _ids: Sequence[Sequence[int]], response
 def make_trainer(
     base: SharedBase, section: PPOSection, judge: Judge = even_tokens, *, prepare: bool = True, seed: int = 1
 ) -> PPOTrainer:
-    prompts = [Prompt(text) for text in TEXTS]
+    prompts = [Prompt(chat(text)) for text in TEXTS]
     trainer = PPOTrainer(section, base, Encoder(base.tokenizer), prompts, judge, Accelerator(cpu=True), seed)
     if prepare:
         trainer.prepare()
@@ -97,14 +103,17 @@ def make_trainer(
 
 
 def by_hand(base: SharedBase, lengths: Sequence[int], seed: int = 0) -> Rollout:
-    """A rollout of random tokens with responses of the given lengths; its logprobs are made up too."""
+    """A rollout of random tokens with responses of the given lengths; its logprobs are near the policy's."""
     generator = torch.Generator().manual_seed(seed)
     encoder = Encoder(base.tokenizer)
-    prompts = [encoder.prompt(TEXTS[i % len(TEXTS)]) for i in range(len(lengths))]
+    prompts = [encoder.prompt(chat(TEXTS[i % len(TEXTS)])) for i in range(len(lengths))]
     responses = [torch.randint(3, 512, (n,), generator=generator).tolist() for n in lengths]
     mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
-    logprobs = -2.0 * torch.rand(mask.shape, generator=generator) * mask
-    return Rollout(prompts, responses, logprobs, torch.zeros(mask.shape), mask, torch.tensor([False] * len(lengths)))
+    zeros = torch.zeros(mask.shape)
+    out = Rollout(prompts, responses, zeros, zeros.clone(), mask, torch.tensor([False] * len(lengths)))
+    noise = 0.1 * torch.randn(mask.shape, generator=generator)
+    out.logprobs = (response_logprobs(base, "policy", out, temperature=1.0) + noise) * mask
+    return out
 
 
 def weights(base: SharedBase, name: str) -> list[torch.Tensor]:

@@ -71,9 +71,7 @@ def test_the_raw_base_is_another_reference(tiny_model_dir: Path, precision: str)
     """What makes the test above mean something: against the base without any adapter the KL is far from 0."""
     base = make_base(tiny_model_dir, **PRECISIONS[precision])
     rollout, _ = make_trainer(base, short())._sample("policy", 8)
-    of = {
-        name: response_logprobs(base, name, rollout, temperature=1.0, batch_size=8) for name in ("policy", "sft", None)
-    }
+    of = {name: response_logprobs(base, name, rollout, temperature=1.0) for name in ("policy", "sft", None)}
     assert torch.equal(of["policy"], of["sft"])
     assert (of["policy"] - of[None]).sum(1).abs().mean() > 0.1
 
@@ -272,7 +270,7 @@ def test_target_kl_ends_a_rounds_epochs(tiny_model_dir: Path) -> None:
     steps = {}
     for target in (None, 1e-9, 1e9):
         base = make_base(tiny_model_dir)
-        section = short(ppo_epochs=5, mini_batch_size=4, micro_batch_size=4, learning_rate=1e-2, target_kl=target)
+        section = short(ppo_epochs=5, mini_batch_size=4, micro_batch_size=4, warmup_fraction=0, target_kl=target)
         steps[target] = make_trainer(base, section).step()["steps"]
     assert steps == {None: 10, 1e-9: 2, 1e9: 10}
 
@@ -324,18 +322,32 @@ def test_kl_is_taken_off_token_by_token(base: SharedBase, monkeypatch: pytest.Mo
     ("rule", "value", "expected"),
     [("score", -1.0, [1.0, -1.0]), ("penalty", -0.75, [1.0, 0.25]), ("none", -1.0, [1.0, 1.0])],
 )
-def test_rules_for_a_response_without_an_end(
-    base: SharedBase, rule: str, value: float, expected: list[float]
-) -> None:
+def test_rules_for_a_response_without_an_end(base: SharedBase, rule: str, value: float, expected: list[float]) -> None:
     trainer = make_trainer(base, short(missing_eos=rule, missing_eos_value=value), prepare=False)
     trainer.normalizer = ScoreNormalizer(mean=2.0, std=0.5, clip=5.0)
     trainer.length = LengthController(trainer.section.length, target=4.0)
     rollout = by_hand(base, (3, 6))
     rollout.finished = torch.tensor([True, False])
-    assert trainer._shaped_scores(torch.tensor([2.5, 2.5]), rollout).tolist() == expected
+    scores, no_kl = torch.tensor([2.5, 2.5]), torch.zeros(2)
+    assert trainer._shaped_scores(scores, rollout, no_kl).tolist() == expected
     trainer.length.coef = 0.5  # + 0.5 (3 - 4) / 4 and + 0.5 (6 - 4) / 4
-    longer = trainer._shaped_scores(torch.tensor([2.5, 2.5]), rollout).tolist()
+    longer = trainer._shaped_scores(scores, rollout, no_kl).tolist()
     assert longer == pytest.approx([expected[0] - 0.125, expected[1] + 0.25])
+
+
+def test_levelling_takes_off_what_a_token_was_worth(base: SharedBase) -> None:
+    """Scores that are 3 a token of length, less a KL of 1 a token: at slope 2 a token every response is worth 9.
+
+    The response cut off (length 8) is left out of the line and keeps its own score.
+    """
+    section = short(missing_eos="none", length={"level": True}, score_clip=100.0)
+    trainer = make_trainer(base, section, prepare=False)
+    trainer.normalizer, trainer.length = ScoreNormalizer(0.0, 1.0, 100.0), LengthController(section.length, 4.0)
+    rollout = by_hand(base, (1, 3, 5, 8))
+    rollout.finished = torch.tensor([True, True, True, False])
+    lengths = torch.tensor([1.0, 3.0, 5.0, 8.0])
+    shaped = trainer._shaped_scores(3.0 * lengths, rollout, -lengths)
+    assert shaped.tolist() == pytest.approx([3.0 + 4.0, 9.0, 15.0 - 4.0, 24.0])
 
 
 def test_advantages_are_whitened_over_response_tokens(base: SharedBase) -> None:
@@ -353,7 +365,9 @@ def test_advantages_are_whitened_over_response_tokens(base: SharedBase) -> None:
 def test_a_kl_beyond_its_limit_stops_the_run(base: SharedBase) -> None:
     stir(base, "policy", 7)
     trainer = make_trainer(base, short(kl={"limit": 0.01}))
-    with pytest.raises(TrainingError, match=r"ppo: KL is [\d.]+ nats after update 1, beyond ppo.kl.limit \(0.01\); raise"):
+    with pytest.raises(
+        TrainingError, match=r"ppo: KL is [\d.]+ nats after update 1, beyond ppo.kl.limit \(0.01\); raise"
+    ):
         trainer.step()
 
 
