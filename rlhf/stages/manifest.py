@@ -53,9 +53,11 @@ class Manifest:
         self.path = run_path / "manifest.json"
         self.seed = seed
         self.stages: dict[str, dict[str, Any]] = {}
+        self.base_seconds = 0.0  # what loading the base took (its first conversion included) when it last was loaded
         if self.path.is_file():
             try:
-                self.stages = json.loads(self.path.read_text(encoding="utf-8"))["stages"]
+                content = json.loads(self.path.read_text(encoding="utf-8"))
+                self.stages, self.base_seconds = content["stages"], float(content["base_seconds"])
             except (ValueError, KeyError, TypeError) as error:
                 raise ArtifactError(f"{self.path}: is damaged ({error}); move the run directory away") from error
 
@@ -107,6 +109,7 @@ class Manifest:
             "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
             "git_commit": _git_commit(),
             "seed": self.seed,
+            "base_seconds": round(self.base_seconds, 2),
             "stages": self.stages,
         }
         write_json(self.path, content)

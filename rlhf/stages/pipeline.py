@@ -82,7 +82,9 @@ def _run_all(config: Config, wanted: list[str], force: bool, tracker: Tracker) -
             tracker.say(f"{name}: unchanged, skipped")
             continue
         if base is None:
+            clock = time.monotonic()
             base = _load_base(config, tracker)
+            manifest.base_seconds = time.monotonic() - clock
         _run_one(name, plan, config, base, manifest, tracker)
     summary = write_summary(config, manifest)
     report = write_report(config.run_path)

@@ -16,7 +16,8 @@ EVAL_KEYS = tuple(
 def write_summary(config: Config, manifest: Manifest) -> dict[str, Any]:
     """Collect and write it; sections of stages that have not run are absent."""
     stages = {name: entry["result"] for name, entry in manifest.stages.items()}
-    seconds = {name: entry["seconds"] for name, entry in manifest.stages.items()}
+    seconds = {"base": round(manifest.base_seconds, 2)}
+    seconds |= {name: entry["seconds"] for name, entry in manifest.stages.items()}
     summary: dict[str, Any] = {"seconds": {**seconds, "total": round(sum(seconds.values()), 1)}}
     summary["peak_rss_mib"] = round(max((r["peak_rss_mib"] for r in stages.values()), default=0.0), 1)
     if "sft" in stages:
