@@ -45,7 +45,7 @@ class Tracker:
         self._task = self.progress.add_task("starting", total=None, speed="", visible=False)
         self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4, transient=True)
         self._last_line = 0.0
-        self._begun = 0.0
+        self._begun, self._done = 0.0, 0
 
     def __enter__(self) -> Tracker:
         if self.console.is_terminal:
@@ -61,7 +61,7 @@ class Tracker:
     def start(self, stage: str, total: int, done: int = 0) -> None:
         """A stage begins (or goes on at step `done`); what `metrics.jsonl` holds of its later steps is dropped."""
         self._drop(stage, done)
-        self._stage, self._numbers, self._begun = stage, {}, time.monotonic()
+        self._stage, self._numbers, self._begun, self._done = stage, {}, time.monotonic(), done
         self.progress.remove_task(self._task)
         self._task = self.progress.add_task(stage, total=total, completed=done, speed="")
 
@@ -78,16 +78,16 @@ class Tracker:
             stream.write(json.dumps({**row, **numbers}) + "\n")
         self._numbers = numbers
         elapsed = time.monotonic() - self._begun
-        speed = f"{elapsed / max(step, 1):.1f} s/step"
+        speed = f"{elapsed / max(step - self._done, 1):.1f} s/step"
         self.progress.update(self._task, completed=step, total=total, speed=speed)
         if not self.console.is_terminal and (time.monotonic() - self._last_line > 10 or step == total):
             self._last_line = time.monotonic()
             shown = "  ".join(f"{k} {v:.4g}" for k, v in self._shown())
-            self.console.print(f"{stage} {step}/{total}  {speed}  {shown}", highlight=False, markup=False)
+            self.say(f"{stage} {step}/{total}  {speed}  {shown}".rstrip())
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _shown(self) -> list[tuple[str, float]]:
         return [(k, self._numbers[k]) for k in SHOWN.get(self._stage, tuple(self._numbers)) if k in self._numbers]
@@ -103,7 +103,10 @@ class Tracker:
             return
         kept = []
         for line in self.path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except ValueError:  # the line that a killed run was writing
+                continue
             if row["stage"] != stage or row["step"] <= done:
                 kept.append(line)
         staging = self.path.with_suffix(".staging")
