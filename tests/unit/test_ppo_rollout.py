@@ -42,7 +42,7 @@ def naive_logprobs(
     base: SharedBase, adapter: str, prompt: list[int], response: list[int], temperature: float
 ) -> Tensor:
     """The token at position p by the logits at p - 1, written out."""
-    logits = plain_logits(base, adapter, prompt + response) / temperature
+    logits = plain_logits(base, "policy", prompt + response) / temperature
     rows = [torch.log_softmax(logits[len(prompt) + t - 1], dim=-1)[token] for t, token in enumerate(response)]
     return torch.stack(rows)
 
@@ -52,7 +52,7 @@ def test_left_padding_and_the_cache_change_no_logprob(base: SharedBase, temperat
     assert len({len(p) for p in encoded(base)}) > 4
     out = rollout(base, temperature=temperature)
     for i, (prompt, response) in enumerate(zip(out.prompts, out.responses, strict=True)):
-        expected = naive_logprobs(base, "policy", prompt, response, temperature)
+        expected = naive_logprobs(base, prompt, response, temperature)
         torch.testing.assert_close(out.logprobs[i, : len(response)], expected, atol=1e-5, rtol=0)
 
 
@@ -142,7 +142,7 @@ def test_each_token_is_predicted_by_the_state_before_it(base: SharedBase) -> Non
         [0, 1, 2, 3, 4, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 2],
     ]
     for i, (prompt, response) in enumerate(zip(made.prompts, made.responses, strict=True)):
-        expected = naive_logprobs(base, "policy", prompt, response, 1.3)
+        expected = naive_logprobs(base, prompt, response, 1.3)
         torch.testing.assert_close(table[i, : len(response)], expected, atol=1e-5, rtol=0)
         assert (table[i, len(response) :] == 0).all()
 

@@ -365,9 +365,7 @@ def test_advantages_are_whitened_over_response_tokens(base: SharedBase) -> None:
 def test_a_kl_beyond_its_limit_stops_the_run(base: SharedBase) -> None:
     stir(base, "policy", 7)
     trainer = make_trainer(base, short(kl={"limit": 0.01}))
-    with pytest.raises(
-        TrainingError, match=r"ppo: KL is [\d.]+ nats after update 1, beyond ppo.kl.limit \(0.01\); raise"
-    ):
+    with pytest.raises(TrainingError, match=r"KL is [\d.]+ nats after update 1, beyond ppo\.kl\.limit \(0\.01\)"):
         trainer.step()
 
 
@@ -382,7 +380,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_changes_nothing(base: S
 
 def test_a_number_that_is_not_finite_is_named(base: SharedBase) -> None:
     trainer = make_trainer(base, short(), prepare=False)
-    with pytest.raises(TrainingError, match="ppo: entropy is nan after update 0; lower ppo.learning_rate"):
+    with pytest.raises(TrainingError, match=r"ppo: entropy is nan after update 0; lower ppo\.learning_rate"):
         trainer._check({"kl": 0.1, "entropy": float("nan")})
 
 
