@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.data.records import PromptLike
+from rlhf.data.records import PromptLike, prompt_key
 from rlhf.errors import DataError
 
 R = TypeVar("R")
@@ -43,6 +43,17 @@ class Encoder:
     def response(self, text: str) -> list[int]:
         """Token ids of a completion, EOS last."""
         return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.eos]
+
+    def lengths(self, prompts: Sequence[PromptLike], completions: Sequence[Sequence[str]]) -> list[int]:
+        """Tokens of each prompt with the longest of its completions (none: the prompt alone); a text is encoded once."""
+        own = {key: len(self.prompt(p)) for key, p in {prompt_key(p): p for p in prompts}.items()}
+        texts = list(dict.fromkeys(c for cs in completions for c in cs))
+        ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        tokens = {text: len(i) + 1 for text, i in zip(texts, ids, strict=True)}
+        return [
+            own[prompt_key(p)] + max((tokens[c] for c in cs), default=0)
+            for p, cs in zip(prompts, completions, strict=True)
+        ]
 
     def text(self, response: Sequence[int]) -> str:
         """The text of response tokens, special tokens left out."""

@@ -12,12 +12,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rlhf.config import Config, dump
+from rlhf.data.encoding import Encoder
+from rlhf.data.sources import resolve_model
 from rlhf.errors import ArtifactError, ConfigError
 from rlhf.model.base import SharedBase
+from rlhf.model.loading import load_tokenizer, source_folder
 from rlhf.report.html import write_report
 from rlhf.stages import evaluate, export, labels, ppo, reward, sample, sft
 from rlhf.stages.manifest import Manifest, Plan
-from rlhf.stages.preflight import check
+from rlhf.stages.preflight import check, check_lengths
 from rlhf.stages.quiet import quiet_libraries
 from rlhf.stages.summary import closing_lines, write_summary
 from rlhf.stages.tracking import Tracker
@@ -55,6 +58,8 @@ def run(config: Config, stages: Sequence[str] | None = None, force: bool = False
     if "gold" in wanted and config.gold is None:
         raise ConfigError("gold: this config has no gold section; add one, or train reward")
     check(config, wanted)
+    folder = source_folder(config.model.name, resolve_model(config.model.name))
+    check_lengths(config, wanted, Encoder(load_tokenizer(folder)))
     config.run_path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(config.run_path / ".lock")
     try:
