@@ -45,7 +45,7 @@ class Encoder:
         return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.eos]
 
     def lengths(self, prompts: Sequence[PromptLike], completions: Sequence[Sequence[str]]) -> list[int]:
-        """Tokens of each prompt with the longest of its completions (none: the prompt alone); a text is encoded once."""
+        """Tokens of each prompt with the longest of its completions, if it has any; a text is encoded once."""
         own = {key: len(self.prompt(p)) for key, p in {prompt_key(p): p for p in prompts}.items()}
         texts = list(dict.fromkeys(c for cs in completions for c in cs))
         ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
