@@ -215,8 +215,10 @@ def provenance(run: RunRecord) -> list[tuple[str, str]]:
     if path := export.get("path"):
         result.append(("Exported adapter", str(path)))
     drift = mapping(export, "bf16_drift")
-    if number(drift, "max") is not None:
-        said = f"logits differ by {plain(number(drift, 'max'))} at most, {plain(number(drift, 'mean'))} on average"
+    if (mean := number(drift, "mean_logprob")) is not None:
+        said = (
+            f"log-probabilities differ by {plain(mean)} nats on average, {plain(number(drift, 'max_logprob'))} at most"
+        )
         result.append(("On a bf16 base instead", said))
     versions = mapping(run.manifest, "versions")
     if versions:

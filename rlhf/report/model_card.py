@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ MEASURES = (
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
-def model_card(run_dir: Path, base_model_name: str) -> str:
-    """The card as Markdown with YAML front matter."""
+def model_card(run_dir: Path, base_model_name: str, bf16_drift: Mapping[str, float] | None = None) -> str:
+    """The card as Markdown with YAML front matter; `bf16_drift` is what the export measured just now."""
     run = read_run(Path(run_dir))
     sentence, _ = words.headline(run)
     parts = [
@@ -38,7 +39,7 @@ def model_card(run_dir: Path, base_model_name: str) -> str:
         _data(run),
         _training(run),
         _evaluation(run),
-        _loading(run, base_model_name),
+        _loading(run, base_model_name, bf16_drift or {}),
         _limits(run),
         f"Written by rlhf-toolkit {__version__} from the run’s own records.",
     ]
@@ -140,7 +141,7 @@ def _evaluation(run: RunRecord) -> str:
     return "\n\n".join(p for p in ("## Evaluation", text, "\n".join(rows), "\n".join(lines)) if p)
 
 
-def _loading(run: RunRecord, base: str) -> str:
+def _loading(run: RunRecord, base: str, drift: Mapping[str, float]) -> str:
     quantized, dtype = _quantization(run)
     rank = mapping(run.config, "model", "lora").get("rank")
     served = next((r for r in VLLM_RANKS if isinstance(rank, int) and r >= rank), VLLM_RANKS[-1])
@@ -165,12 +166,16 @@ base = AutoModelForCausalLM.from_pretrained(
 )
 model = PeftModel.from_pretrained(base, "path/to/this/folder").eval()
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")"""
-    drift = mapping(run.section("export"), "bf16_drift")
     note = ""
-    if number(drift, "max") is not None:
+    if (mean := number(drift, "mean_logprob")) is not None:
         note = (
-            f" On a bf16 base the logits differ from those above by {plain(number(drift, 'max'))} at most and "
-            f"{plain(number(drift, 'mean'))} on average."
+            f" On a bf16 base a token's log-probability differs from that above by {plain(mean)} nats on average and "
+            f"{plain(number(drift, 'max_logprob'))} at most."
+        )
+    if run.setting("model", "quantization") == "nf4":
+        note += (
+            " On CPUs with AVX512-BF16, plain bitsandbytes evaluates NF4 layers in bf16, whatever the compute dtype "
+            "says: set `support_avx512bf16_for_cpu = False` on them for the logits that training saw."
         )
     serve = (
         f"vllm serve {shell} --enable-lora --max-lora-rank {served} \\\n  --lora-modules aligned=path/to/this/folder"

@@ -39,7 +39,7 @@ def plan(config: Config) -> Plan:
     """What the stage depends on; the evaluation is a parent because the model card quotes it."""
     return Plan(
         STAGE,
-        sections={"model": config.model, "export": config.export},
+        sections={"model": config.model, "export": config.export, "evaluate": config.evaluate},
         inputs={},
         parents=("ppo", "evaluate"),
         outputs=(export_folder(config),),
@@ -56,10 +56,11 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
     name = section.base_model_name or base.identity.name
     save_adapter(base, POLICY, folder, record={"stage": STAGE}, with_head=False, base_model_name=name)
     base.tokenizer.save_pretrained(folder)  # its padding token is not EOS
-    (folder / "README.md").write_text(model_card(config.run_path, name), encoding="utf-8")
     tracker.log(STAGE, 1, 3)
     result: dict[str, Any] = {"path": str(folder), "base_model_name_or_path": name, "max_logit_difference": None}
+    card = folder / "README.md"
     if not section.verify:
+        card.write_text(model_card(config.run_path, name), encoding="utf-8")
         return result
 
     # 2. The same prompts through plain transformers + PEFT in a fresh process, and through our own base in fp32.
@@ -82,6 +83,7 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
             f"{folder}: plain PEFT gives other logits than this toolkit (largest difference {difference:.2e}, "
             f"export.tolerance {section.tolerance:g}); do not use this export"
         )
+    card.write_text(model_card(config.run_path, name, result.get("bf16_drift")), encoding="utf-8")
     return result
 
 

@@ -87,7 +87,8 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
             "score_std": trainer.normalizer.std,
             "length": trainer.length.target,
         },
-        "last": metrics,
+        # Without the clock's numbers: the same training must give the same files, or all that follows runs again.
+        "last": {k: v for k, v in metrics.items() if not k.startswith(("seconds_", "tokens_per_second"))},
     }
     save_adapter(
         base, POLICY, adapter_folder(config, POLICY), record={"stage": STAGE, "result": result}, with_head=False

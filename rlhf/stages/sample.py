@@ -14,7 +14,7 @@ from rlhf.model.base import SharedBase
 from rlhf.ppo.rollout import sample
 from rlhf.preferences import LabelStore, NewTask
 from rlhf.stages.common import need_adapter, usable_prompts
-from rlhf.stages.manifest import Plan
+from rlhf.stages.manifest import Manifest, Plan
 from rlhf.stages.tracking import Tracker
 
 STAGE = "sample"
@@ -37,6 +37,9 @@ def plan(config: Config) -> Plan:
 
 
 def _has_batch(config: Config) -> bool:
+    told = Manifest(config.run_path, config.seed).result(STAGE)
+    if told is not None and told["tasks"] == 0:
+        return True  # all completions were alike: there is nothing that the store should hold
     try:
         with LabelStore.open(config.store_url) as store:
             return config.sample.batch in store.batches()
