@@ -5,6 +5,7 @@ A fault that a person can mend (RLHFError) ends with one line on stderr and exit
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -90,6 +91,7 @@ def _load(path: Path, overrides: list[str] | None) -> Config:
 
 def _run(path: Path, overrides: list[str] | None, force: bool, stages: tuple[str, ...] | None = None) -> None:
     config = _load(path, overrides)  # before torch is imported, so that a typo answers at once
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at import of a kernel that we do not want
     from rlhf.stages import pipeline
 
     if stages is None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -38,6 +40,8 @@ def load_judge(name: str, base: SharedBase, encoder: Encoder) -> Judge:
 def import_function(name: str) -> Callable[[list[str], list[str]], Sequence[float]]:
     """The function behind `module:function`."""
     module_name, _, attribute = name.partition(":")
+    if (here := os.getcwd()) not in sys.path:  # a judge of your own lies beside your config, installed or not
+        sys.path.append(here)
     try:
         function = getattr(importlib.import_module(module_name), attribute)
     except ImportError as error:

@@ -48,7 +48,8 @@ def summary() -> dict[str, Any]:
             "kl": 8.05, "length_sft": 25.3, "length_policy": 23.4, "distinct2_sft": 0.842, "distinct2_policy": 0.731,
             "truncation_sft": 0.035, "truncation_policy": 0.02,
         },
-        "export": {"max_logit_difference": 3.1e-5, "bf16_drift": {"max_logprob": 1.21, "mean_logprob": 0.113}, "path": "export"},
+        "export": {"max_logit_difference": 3.1e-5, "path": "export",
+                   "bf16_drift": {"max_logprob": 1.21, "mean_logprob": 0.113}},
         "base_sha256_before": "ab" * 32,
         "base_sha256_after": "ab" * 32,
     }  # fmt: skip
