@@ -82,6 +82,7 @@ def clipped_update(
             and _total(accelerator, drift) / _total(accelerator, tokens) > section.target_kl
         ):
             break
+    _add_over_processes(accelerator, totals)
     return totals.metrics()
 
 
@@ -159,3 +160,13 @@ def _total(accelerator: Accelerator, value: float) -> float:
     if accelerator.num_processes == 1:
         return value
     return float(accelerator.reduce(torch.tensor(value, device=accelerator.device), "sum"))
+
+
+def _add_over_processes(accelerator: Accelerator, totals: Totals) -> None:
+    """Make the sums those over all processes, so that each reports the whole mini-batch's means."""
+    if accelerator.num_processes == 1:
+        return
+    sums = torch.tensor(list(totals.sums.values()), dtype=torch.float64, device=accelerator.device)
+    totals.sums = dict(zip(totals.sums, accelerator.reduce(sums, "sum").tolist(), strict=True))
+    highest = torch.tensor([totals.ratio_max], device=accelerator.device)
+    totals.ratio_max = float(accelerator.gather(highest).max())
