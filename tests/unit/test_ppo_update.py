@@ -100,7 +100,7 @@ def test_the_kl_is_what_the_policy_moved_from_sft(base: SharedBase) -> None:
 # --- batching and padding change nothing -------------------------------------------------------------------------
 
 
-def gradients(
+def learn(
     base: SharedBase,
     rollout: Rollout,
     *,
@@ -108,8 +108,8 @@ def gradients(
     returns: Tensor | None = None,
     values: Tensor | None = None,
     **changes: Any,
-) -> list[Tensor]:
-    """Gradients of the whole batch's loss, per token: adapter, then critic; nothing is updated (the rate is 0)."""
+) -> tuple[list[Tensor], dict[str, float]]:
+    """Gradients of the whole batch's loss, per token (adapter, then critic), and metrics; the rate is 0."""
     size = len(rollout.responses)
     section = short(
         **{
@@ -132,7 +132,7 @@ def gradients(
         advantages=made[1] if advantages is None else advantages,
         returns=made[2] if returns is None else returns,
     )
-    clipped_update(
+    metrics = clipped_update(
         base,
         section,
         batch,
@@ -141,7 +141,11 @@ def gradients(
         torch.Generator().manual_seed(0),
         lambda: None,
     )
-    return [p.grad.clone() for p in parameters]
+    return [p.grad.clone() for p in parameters], metrics
+
+
+def gradients(base: SharedBase, rollout: Rollout, **how: Any) -> list[Tensor]:
+    return learn(base, rollout, **how)[0]
 
 
 @pytest.fixture
@@ -183,11 +187,12 @@ def test_nothing_outside_the_response_mask_counts(with_critic: SharedBase, junk:
     rollout = by_hand(with_critic, LENGTHS)
     generator = torch.Generator().manual_seed(8)
     tensors = {k: torch.randn(rollout.logprobs.shape, generator=generator) for k in ("advantages", "returns", "values")}
-    clean = gradients(with_critic, rollout, **tensors)
+    clean, told = learn(with_critic, rollout, **tensors)
     wide, fill = widened(rollout, 3)
     wide.logprobs = fill(wide.logprobs, junk)
-    dirty = gradients(with_critic, wide, **{k: fill(v, junk) for k, v in tensors.items()})
+    dirty, told_again = learn(with_critic, wide, **{k: fill(v, junk) for k, v in tensors.items()})
     close(clean, dirty, atol=1e-6)
+    assert told_again == pytest.approx(told, rel=1e-5)
 
 
 def test_which_token_pads_does_not_matter(with_critic: SharedBase) -> None:
