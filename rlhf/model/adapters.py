@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -25,6 +24,7 @@ from torch import Tensor
 from rlhf.config import LoraSection
 from rlhf.errors import ArtifactError
 from rlhf.model.base import SharedBase
+from rlhf.model.folders import recover, replace_folder, staging_of
 from rlhf.model.loading import BaseIdentity
 
 HEAD_KEY = "base_model.model.score.weight"
@@ -40,7 +40,7 @@ def save_adapter(
     with_head: bool = True,
     base_model_name: str | None = None,
 ) -> Path:
-    """Write adapter `name` to `folder`, replacing what was there in one rename; returns the folder.
+    """Write adapter `name` to `folder`, in place of what was there (see `folders`); returns the folder.
 
     `record` is kept in `rlhf.json` beside the base's identity. `with_head=False` leaves the head out (a policy's).
     """
@@ -49,9 +49,7 @@ def save_adapter(
     tensors = {k: v.detach().float().cpu().contiguous() for k, v in _lora_state(base, name).items()}
     if head is not None:
         tensors[HEAD_KEY] = head.weight.detach().float().cpu().contiguous()
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}.staging")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    staging = staging_of(folder)
     try:
         save_file(tensors, staging / WEIGHTS, metadata={"format": "pt"})
         config = _peft_config(base, name, head=head is not None, base_model_name=base_model_name)
@@ -101,6 +99,7 @@ def load_adapter(base: SharedBase, name: str, folder: Path) -> dict[str, Any]:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """The adapter's `rlhf.json`: its base, the sha256 of its weights, and what the stage noted."""
+    recover(folder)
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such adapter; run the stage that trains {folder.name!r} first")
     for file in (CONFIG, WEIGHTS, RECORD):
@@ -115,18 +114,6 @@ def read_record(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{folder / RECORD}: is not a valid adapter record ({error})") from error
     return record
-
-
-def replace_folder(staging: Path, folder: Path) -> None:
-    """Move a finished `staging` folder to `folder`; a reader sees the old one or the new one, whole."""
-    for file in staging.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        folder.rename(old)
-    staging.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sha256(file: Path) -> str:

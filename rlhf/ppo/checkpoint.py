@@ -1,14 +1,14 @@
 """A PPO run's whole state on disk: adapter, value head, optimizer, schedule, random numbers, controllers, prompt queue.
 
-Written to a staging folder and renamed, so that a kill at any moment leaves the last whole checkpoint. Tensors are
-safetensors, the rest is JSON; resuming gives bit-identical training on a CPU at the same thread count.
+Written beside and put in place by `model.folders`, so that a kill at any moment leaves the last whole checkpoint or
+the new one. Tensors are safetensors, the rest is JSON; resuming gives bit-identical training on a CPU at the same
+thread count.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlhf.errors import ArtifactError
-from rlhf.model.adapters import replace_folder
+from rlhf.model.folders import recover, replace_folder, staging_of
 from rlhf.ppo.control import LengthController, ScoreNormalizer
 from rlhf.ppo.trainer import POLICY, PPOTrainer
 from rlhf.ppo.update import VALUE
@@ -29,9 +29,7 @@ TENSORS, STATE = "tensors.safetensors", "state.json"
 
 def save(trainer: PPOTrainer, folder: Path, key: str) -> None:
     """Write the trainer's state under `key`, which names the config and inputs that it belongs to."""
-    staging = folder.with_name(f".{folder.name}.staging")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    staging = staging_of(folder)
     save_file(_tensors(trainer), staging / TENSORS)
     assert trainer.length is not None and trainer.normalizer is not None
     state = {
@@ -55,6 +53,7 @@ def restore(trainer: PPOTrainer, folder: Path, key: str) -> bool:
     Raises:
         ArtifactError: the checkpoint is damaged.
     """
+    recover(folder)
     if not (folder / STATE).is_file():
         return False
     try:
