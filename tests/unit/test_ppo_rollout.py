@@ -38,9 +38,7 @@ def plain_logits(base: SharedBase, adapter: str, ids: list[int]) -> Tensor:
         return base.peft_model(input_ids=torch.tensor([ids])).logits[0].float()
 
 
-def naive_logprobs(
-    base: SharedBase, adapter: str, prompt: list[int], response: list[int], temperature: float
-) -> Tensor:
+def naive_logprobs(base: SharedBase, prompt: list[int], response: list[int], temperature: float) -> Tensor:
     """The token at position p by the logits at p - 1, written out."""
     logits = plain_logits(base, "policy", prompt + response) / temperature
     rows = [torch.log_softmax(logits[len(prompt) + t - 1], dim=-1)[token] for t, token in enumerate(response)]
