@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from rlhf.config_yaml import read_yaml, shown
 from rlhf.errors import ConfigError
 
 Positive = Annotated[int, Field(ge=1)]
@@ -44,10 +45,12 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML reads `yes` and `on` as true, which pydantic would take for the number 1."""
+    def _readable(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes` as true, which pydantic would take for the number 1; no file name can hold a NUL."""
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError(f"found {value}, a truth value; expected a number, a text or a section")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError(f"found {value!r}, which holds a NUL character; remove it")
         return value
 
 
@@ -57,6 +60,12 @@ class LoraSection(Section):
     rank: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="rank r of every adapter")
     alpha: Above0 = Field(32, description="scale: the update is multiplied by alpha / rank")
     target_modules: str | list[str] = Field("all-linear", description="PEFT target modules, or `all-linear`")
+
+    @model_validator(mode="after")
+    def _trains(self) -> LoraSection:
+        if not self.target_modules:
+            raise ValueError("target_modules: names no module, so nothing would train; name some, or write all-linear")
+        return self
 
 
 class ModelSection(Section):
@@ -239,7 +248,7 @@ class ExportSection(Section):
 class SampleSection(Section):
     """Completions for people to rank, put into the label store."""
 
-    adapter: str = Field("policy", min_length=1, description="which adapter writes the completions")
+    adapter: Literal["sft", "policy"] = Field("policy", description="which adapter writes the completions")
     prompts: Positive = Field(25, description="how many tasks")
     completions: Annotated[int, Field(ge=2, le=9)] = Field(4, description="K: completions a prompt")
     batch: str = Field("policy-samples", min_length=1, description="name of the batch in the store")
@@ -313,14 +322,8 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{file}: no such config file{_similar_file(file)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read as UTF-8 text: {error}") from None
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{file}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    if raw is None:
-        raw = {}
+    raw = read_yaml(text, str(file))
+    raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise ConfigError(f"{file}: expected a mapping of sections at the top, found {type(raw).__name__}")
     for override in overrides:
@@ -354,10 +357,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if not isinstance(following, dict):
             raise ConfigError(f"override {override!r}: {part!r} is a value, not a section")
         target = following
-    try:
-        target[parts[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"override {override!r}: the value is not valid YAML; quote it") from None
+    target[parts[-1]] = read_yaml(value, f"override {shown(override)}", line=False)
 
 
 def _explain(error: ValidationError, where: str) -> str:
@@ -374,7 +374,7 @@ def _explain(error: ValidationError, where: str) -> str:
         text = (f"{key}: " if key else "") + str(first["ctx"]["error"])
     else:
         message = first["msg"][0].lower() + first["msg"][1:]
-        text = f"{key}: found {first['input']!r}; {message}"
+        text = f"{key}: found {shown(first['input'])}; {message}"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return f"{where}: {text}{more}"
 
@@ -394,8 +394,6 @@ def _known_keys(loc: Sequence[int | str]) -> list[str]:
 
 def _similar_file(file: Path) -> str:
     folder = file.parent if file.parent.is_dir() else Path("configs")
-    if not folder.is_dir():
-        return ""
     names = [str(p) for p in sorted(folder.rglob("*.yaml"))]
     near = difflib.get_close_matches(str(file), names, n=1, cutoff=0.4)
     return f"; did you mean {near[0]}?" if near else ""

@@ -49,6 +49,37 @@ def test_bad_yaml_names_the_line(written: Callable[[str], Path]) -> None:
     assert str(caught.value) == f"{path}, line 3: not valid YAML: expected ',' or '}}', but got ':'"
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 2020-13-45\n", ", line 1: not valid YAML: '2020-13-45' is no valid timestamp; "
+         "write it another way, or in quotes"),
+        ("sft:\n  epochs: !!bool 3\n", ", line 2: not valid YAML: '3' is no valid bool; "
+         "write it another way, or in quotes"),
+        ("seed: " + "1" * 5000, f", line 1: not valid YAML: '{'1' * 37}...{'1' * 38}' is no valid int; "
+         "write it another way, or in quotes"),
+        ("seed: 0x" + "1" * 5000, ": seed: found <int too long to print>; input should be less than 4294967296"),
+        ("seed: " + "[" * 3000, ": not valid YAML: it is nested too deeply"),
+        ("seed: 1\nppo:\n  updates: 3\nseed: 2\n",
+         ", line 4: not valid YAML: key 'seed' is there twice (first in line 1); remove one"),
+        ("ppo:\n  kl: {coef: 0.1, coef: 0.1}\n",
+         ", line 2: not valid YAML: key 'coef' is there twice (first in line 2); remove one"),
+        ('run_dir: "a\\0b"\n', ": run_dir: found 'a\\x00b', which holds a NUL character; remove it"),
+    ],
+    ids=["date", "truth value", "5000 digits", "hexadecimal", "nested", "key twice", "inner key twice", "NUL"],
+)  # fmt: skip
+def test_what_yaml_lets_through_is_one_line(text: str, message: str, written: Callable[[str], Path]) -> None:
+    path = written(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert str(caught.value) == f"{path}{message}"
+
+
+def test_a_merged_key_may_be_overridden(written: Callable[[str], Path]) -> None:
+    config = load(written("sft: &a {epochs: 2, batch_size: 32}\nreward:\n  <<: *a\n  batch_size: 8\n"))
+    assert (config.reward.epochs, config.reward.batch_size, config.sft.batch_size) == (2, 8, 32)
+
+
 def test_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_bytes(b"run_dir: \xff\n")
     with pytest.raises(ConfigError, match=r"run\.yaml: cannot be read as UTF-8 text"):
@@ -91,6 +122,12 @@ def test_an_empty_file_is_the_defaults(written: Callable[[str], Path]) -> None:
          "run.yaml: sample.completions: found 1; input should be greater than or equal to 2"),
         ({"model": {"quantization": "int4"}},
          "run.yaml: model.quantization: found 'int4'; input should be 'nf4', 'int8', 'bf16' or 'fp32'"),
+        ({"model": {"lora": {"target_modules": []}}}, "run.yaml: model.lora: target_modules: names no module, "
+         "so nothing would train; name some, or write all-linear"),
+        ({"model": {"lora": {"target_modules": ""}}}, "run.yaml: model.lora: target_modules: names no module, "
+         "so nothing would train; name some, or write all-linear"),
+        ({"sample": {"adapter": "reward"}},
+         "run.yaml: sample.adapter: found 'reward'; input should be 'sft' or 'policy'"),
         ({"seed": -1, "run_dir": ""},
          "run.yaml: run_dir: found ''; string should have at least 1 character (and 1 more)"),
     ],
@@ -166,9 +203,14 @@ def test_overrides_reach_into_sections_that_the_file_leaves_out(written: Callabl
         ("seed", "override 'seed': expected key=value, for example ppo.updates=10"),
         ("=3", "override '=3': expected key=value, for example ppo.updates=10"),
         ("seed.x=3", "override 'seed.x=3': 'seed' is a value, not a section"),
-        ("run_dir=[a", "override 'run_dir=[a': the value is not valid YAML; quote it"),
+        ("run_dir=[a", "override 'run_dir=[a': not valid YAML: expected ',' or ']', but got '<stream end>'"),
+        ("seed=2020-13-45", "override 'seed=2020-13-45': not valid YAML: '2020-13-45' is no valid timestamp; "
+         "write it another way, or in quotes"),
+        ("sft={epochs: 1, epochs: 2}", "override 'sft={epochs: 1, epochs: 2}': not valid YAML: key 'epochs' is there "
+         "twice (first in line 1); remove one"),
+        ("seed=" + "[" * 3000, f"override 'seed={'[' * 32}...{'[' * 38}': not valid YAML: it is nested too deeply"),
     ],
-)
+)  # fmt: skip
 def test_faulty_overrides(override: str, message: str, written: Callable[[str], Path]) -> None:
     with pytest.raises(ConfigError) as caught:
         load(written("seed: 1\n"), [override])

@@ -17,7 +17,7 @@ from rlhf.config import Config, Section
 
 ROOT = Path(__file__).resolve().parents[2]
 # These print or check configs as a whole; a key that only they read changes nothing.
-NO_CONSUMERS = {"config.py", "config_help.py", "doctor.py", "memory.py"}
+NO_CONSUMERS = {"config.py", "config_help.py", "config_yaml.py", "doctor.py", "memory.py"}
 
 
 def _keys(model: type[Section], prefix: str = "") -> Iterator[str]:

@@ -28,7 +28,8 @@ WORDS = ("rlhf", "rlhf.config", "rlhf.errors", "rlhf.data.records")
 # For each layer: what of ours it may import, longest matching layer first.
 ALLOWED: dict[str, tuple[str, ...]] = {
     "rlhf.errors": (),
-    "rlhf.config": ("rlhf.errors",),
+    "rlhf.config": ("rlhf.errors", "rlhf.config_yaml"),
+    "rlhf.config_yaml": ("rlhf.errors",),
     "rlhf.config_help": ("rlhf.config",),
     "rlhf.data.records": ("rlhf.errors",),
     "rlhf.preferences": (*WORDS, "rlhf.preferences"),
