@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,18 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import LoraSection, ModelSection
 from rlhf.data.sources import resolve_model
-from rlhf.errors import ArtifactError
+from rlhf.errors import ArtifactError, ConfigError
 from rlhf.model import lora as lora_layers
-from rlhf.model.loading import DTYPES, BaseIdentity, identify, load_model, load_tokenizer, resolve_device, source_folder
+from rlhf.model.loading import (
+    DTYPES,
+    BaseIdentity,
+    check_model_config,
+    identify,
+    load_model,
+    load_tokenizer,
+    resolve_device,
+    source_folder,
+)
 
 
 class SharedBase:
@@ -73,10 +83,11 @@ class SharedBase:
 
         Raises:
             ArtifactError: the weights or the tokenizer are missing or unusable.
-            ConfigError: the device is not there.
+            ConfigError: the device is not there, or the model has fewer positions than `max_length`.
         """
         device = resolve_device(section.device)
         folder = source_folder(section.name, resolve_model(section.name))
+        check_model_config(folder, section)
         identity = identify(section.name, folder, section.quantization)
         model = load_model(folder, section, device)
         model.name_or_path = section.name  # what PEFT writes into adapters: never the cache's path
@@ -93,6 +104,9 @@ class SharedBase:
         """Add a LoRA adapter that changes nothing yet (B = 0), and, for a scorer, a head that starts at zero.
 
         The same base seed and name give the same initial weights, whatever was created before.
+
+        Raises:
+            ConfigError: the model has no layers as `target_modules` names them.
         """
         if name in self.adapters:
             raise ArtifactError(f"adapter {name!r} exists already; adapters: {', '.join(self.adapters)}")
@@ -109,16 +123,28 @@ class SharedBase:
         own_seed = int.from_bytes(hashlib.sha256(f"{self.seed}:{name}".encode()).digest()[:8], "little") >> 1
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(own_seed)
-            if self.peft_model is None:
-                self.peft_model = get_peft_model(self.model, config, adapter_name=name)
-            else:
-                self.peft_model.add_adapter(name, config)
+            self._inject(name, config)
         self._find_layers()
         if head:
             self.add_head(name)
         for parameter in self.adapter_parameters(name):
             parameter.data = parameter.data.float()
         self._switch(self._active, train=self._training)
+
+    def _inject(self, name: str, config: LoraConfig) -> None:
+        """Have PEFT put the adapter's matrices beside the layers that it targets."""
+        try:
+            lora_layers.check_targets(self.model, config.target_modules)
+            if self.peft_model is None:
+                self.peft_model = get_peft_model(self.model, config, adapter_name=name)
+            else:
+                self.peft_model.add_adapter(name, config)
+        except (ValueError, re.error) as error:  # nothing matches, a layer of no kind that PEFT knows, a bad pattern
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            names = ", ".join(lora_layers.linear_names(self.model)[:12])
+            raise ConfigError(
+                f"model.lora.target_modules: {reason}; give `all-linear`, or a list out of {names}"
+            ) from error
 
     def add_head(self, name: str) -> nn.Linear:
         """A scalar head on the trunk, `(B, T, H)` to `(B, T, 1)`; fp32, no bias, all zeros."""

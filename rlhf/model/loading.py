@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -22,6 +24,12 @@ from rlhf.config import ModelSection
 from rlhf.errors import ArtifactError, ConfigError
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+# What Gemma, Cohere, Granite, Falcon-H1 and RecurrentGemma do to logits in their own forward, which is not ours: logits
+# are made from the trunk's hidden states by the output layer alone, at the positions that need them.
+CHANGES_LOGITS = (
+    "final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "logit_scale", "logits_scaling",
+    "lm_head_multiplier",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,32 @@ def source_folder(name: str, path: str) -> Path:
         raise ArtifactError(
             f"model.name: {name!r} is no folder and could not be had from the hub ({reason})"
         ) from error
+
+
+def check_model_config(folder: Path, section: ModelSection) -> None:
+    """Refuse, before any weights are read, a model that the toolkit would get wrong.
+
+    Raises:
+        ArtifactError: `config.json` is unusable, or the model changes its logits after the output layer.
+        ConfigError: `model.max_length` is beyond what the model has positions for.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).get_text_config()
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+        raise ArtifactError(f"{folder}: its config.json cannot be used: {_first_line(error)}") from error
+    for key in CHANGES_LOGITS:
+        value = getattr(config, key, None)
+        if value is not None and value != 1:
+            raise ArtifactError(
+                f"{folder}: this model ({config.model_type}) changes its logits after the output layer "
+                f"({key} is {value}), which is not supported: every logprob would be wrong; choose another base model"
+            )
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and section.max_length > positions:
+        raise ConfigError(
+            f"model.max_length: found {section.max_length}, but {section.name} has {positions} positions "
+            "(max_position_embeddings); set it to that or less"
+        )
 
 
 def identify(name: str, folder: Path, quantization: str) -> BaseIdentity:

@@ -8,10 +8,13 @@ keeps PEFT's forward.
 
 from __future__ import annotations
 
+import re
 import types
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 
@@ -83,3 +86,30 @@ def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         a, b = self.lora_A[name].weight, self.lora_B[name].weight
         y = _LoraLinear.apply(flat, a, b, self.scaling[name], base)  # type: ignore[no-untyped-call]
     return y.view(*x.shape[:-1], y.shape[-1])
+
+
+def check_targets(model: nn.Module, targets: str | Iterable[str] | None) -> None:
+    """Refuse what names no module of the model: PEFT passes over a wrong name in a list when another one is right.
+
+    Raises:
+        ValueError: the name or the pattern that nothing matches.
+    """
+    if targets is None or targets == "all-linear":
+        return
+    modules = [name for name, _ in model.named_modules()]
+    if isinstance(targets, str):  # a pattern, as PEFT takes it
+        missing = [] if any(re.fullmatch(targets, name) for name in modules) else [targets]
+    else:
+        missing = [t for t in sorted(targets) if not any(f".{name}".endswith(f".{t}") for name in modules)]
+    if missing:
+        raise ValueError(f"{', '.join(map(repr, missing))} matches no module of this model")
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """The last parts of its linear layers' names, each once, the output layer and what PEFT added left out."""
+    names = (
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | LoraLayer) and ".lora_" not in name and "lm_head" not in name
+    )
+    return [name for name in dict.fromkeys(names) if name != "base_layer"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, DynamicCache
 
 from rlhf.config import LoraSection, ModelSection
-from rlhf.errors import ArtifactError
+from rlhf.errors import ArtifactError, ConfigError
 from rlhf.model.base import SharedBase
 
 
@@ -366,6 +366,28 @@ def test_an_adapter_on_fewer_layers_beside_one_on_all(tiny_model_dir: Path) -> N
         assert all(g is not None for g in gradients)
         outputs.append(hidden.detach())
     assert all(torch.equal(outputs[0], other) for other in outputs[1:])
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        ("nope", "'nope' matches no module of this model"),
+        (["q_proj", "nope"], "'nope' matches no module of this model"),
+        ("(", "missing ), unterminated subpattern at position 0"),
+        (["layers"], "Target module ModuleList("),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_targets_that_are_not_there(tiny_model_dir: Path, targets: str | list[str], said: str, first: bool) -> None:
+    base = load(tiny_model_dir)
+    if not first:
+        base.add_adapter("sft")
+    with pytest.raises(ConfigError) as caught:
+        base.add_adapter("policy", lora=LoraSection(target_modules=targets))
+    message = str(caught.value)
+    assert message.startswith(f"model.lora.target_modules: {said}") and "\n" not in message
+    names = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
+    assert message.endswith(f"; give `all-linear`, or a list out of {names}")
 
 
 # --- copies --------------------------------------------------------------------------------------------------------

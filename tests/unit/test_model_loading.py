@@ -14,7 +14,16 @@ from torch import nn
 
 from rlhf.config import ModelSection
 from rlhf.errors import ArtifactError, ConfigError
-from rlhf.model.loading import BaseIdentity, identify, load_model, load_tokenizer, resolve_device, source_folder
+from rlhf.model.base import SharedBase
+from rlhf.model.loading import (
+    BaseIdentity,
+    check_model_config,
+    identify,
+    load_model,
+    load_tokenizer,
+    resolve_device,
+    source_folder,
+)
 
 
 def tokenizer_with(folder: Path, target: Path, **changes: Any) -> Path:
@@ -98,6 +107,59 @@ def test_a_tokenizer_without_eos_is_refused(tiny_model_dir: Path, tmp_path: Path
 def test_no_tokenizer_at_all_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="tokenizer cannot be loaded"):
         load_tokenizer(tmp_path)
+
+
+# --- the model's config --------------------------------------------------------------------------------------------
+
+
+def with_config(folder: Path, target: Path, **changes: Any) -> ModelSection:
+    """A section for a copy of the model with some of its config.json changed."""
+    shutil.copytree(folder, target)
+    config = json.loads((folder / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**config, **changes}))
+    return ModelSection(name=str(target), quantization="fp32", compute_dtype="fp32", device="cpu", max_length=128)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("final_logit_softcapping", 30.0), ("logit_scale", 0.0625), ("logits_scaling", 8.0)]
+)
+def test_a_model_that_changes_its_logits_is_refused(
+    tiny_model_dir: Path, tmp_path: Path, key: str, value: float
+) -> None:
+    """Gemma-2, Cohere and Granite: the logprobs would be those of another distribution."""
+    section = with_config(tiny_model_dir, tmp_path / "changed", **{key: value})
+    with pytest.raises(
+        ArtifactError, match=rf"changes its logits after the output layer \({key} is {value}\)"
+    ) as error:
+        SharedBase.load(section)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("key", "value"), [("final_logit_softcapping", None), ("logit_scale", 1.0)])
+def test_a_model_that_could_change_its_logits_and_does_not_is_taken(
+    tiny_model_dir: Path, tmp_path: Path, key: str, value: float | None
+) -> None:
+    section = with_config(tiny_model_dir, tmp_path / "changed", **{key: value})
+    check_model_config(Path(section.name), section)
+
+
+def test_more_tokens_than_positions_are_refused_before_weights_are_read(tiny_model_dir: Path, tmp_path: Path) -> None:
+    section = with_config(tiny_model_dir, tmp_path / "short", max_position_embeddings=128)
+    check_model_config(Path(section.name), section)
+    section = with_config(tiny_model_dir, tmp_path / "shorter", max_position_embeddings=127)
+    (tmp_path / "shorter" / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"^model\.max_length: found 128, but .*/shorter has 127 positions"):
+        SharedBase.load(section)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", '{"model_type": "nobody"}', '{"model_type": "llama", "vocab_size": "x"}']
+)
+def test_an_unusable_config_is_one_clear_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"its config\.json cannot be used") as error:
+        check_model_config(tmp_path, ModelSection())
+    assert "\n" not in str(error.value)
 
 
 # --- the weights ---------------------------------------------------------------------------------------------------
