@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import get_scheduler
 
 from rlhf.config import PPOSection
 from rlhf.data.encoding import Encoder
 from rlhf.data.records import Prompt
 from rlhf.errors import TrainingError
 from rlhf.model.base import SharedBase
+from rlhf.model.schedule import build_scheduler
 from rlhf.ops import kl
 from rlhf.ops.advantages import gae
 from rlhf.ops.masked import masked_mean, whiten
@@ -65,8 +65,7 @@ class PPOTrainer:
             weight_decay=section.weight_decay,
         )
         steps = section.updates * section.ppo_epochs * (section.rollout_batch_size // section.mini_batch_size)
-        name = "constant_with_warmup" if section.schedule == "constant" else section.schedule
-        self.scheduler = get_scheduler(name, self.optimizer, int(section.warmup_fraction * steps), steps)
+        self.scheduler = build_scheduler(self.optimizer, section, steps)
         self.order = torch.Generator().manual_seed(seed)  # the same in every process
         self.draws = torch.Generator().manual_seed(seed * 1_000_003 + accelerator.process_index)
         self.queue: list[int] = []
@@ -87,6 +86,11 @@ class PPOTrainer:
             scores.append(self.judge(prompts, rollout.prompts, rollout.responses).to(self.base.device))
             lengths.append(rollout.lengths.float())
         score, length = self._gather(torch.cat(scores)), self._gather(torch.cat(lengths))
+        if not float(score.std()) > 0.0:
+            raise TrainingError(
+                f"ppo.rewards: all {len(score)} responses of the reference score {float(score[0]):g}; "
+                "a judge that tells none apart has nothing to teach"
+            )
         self.normalizer = ScoreNormalizer(float(score.mean()), float(score.std()), self.section.score_clip)
         self.length = LengthController(self.section.length, float(length.mean()))
         return {"score_mean": self.normalizer.mean, "score_std": self.normalizer.std, "length": self.length.target}
@@ -174,7 +178,9 @@ class PPOTrainer:
         slope = self.length.leveling(self._gather(values + penalties)[whole].tolist(), all_lengths.tolist())
         if slope != 0.0:  # a response cut off has no length of its own; its rule is the one for a missing EOS
             values = values.where(~finished, values - slope * (lengths - all_lengths.mean()))
-        return values + torch.tensor([self.length.bonus(n) for n in lengths.tolist()], device=scores.device)
+        bonus = torch.tensor([self.length.bonus(n) for n in lengths.tolist()], device=scores.device)
+        fixed = ~finished if self.section.missing_eos == "score" else torch.zeros_like(finished)
+        return values + bonus.where(~fixed, 0.0)
 
     def _values(self, hidden: Tensor, mask: Tensor) -> Tensor:
         with torch.no_grad():

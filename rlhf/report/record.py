@@ -91,13 +91,17 @@ def read_run(run_dir: Path) -> RunRecord:
     faults: list[str] = []
     rows = _lines(path / "metrics.jsonl", faults)
     config_text = mask_credentials(clean(_text(path / "config.yaml")))
+    manifest = _object(path / "manifest.json")
+    config = _config(path / "config.yaml", config_text)
+    for entry in mapping(manifest, "stages").values():  # what a stage ran with, whatever a later command was given
+        config |= mapping(entry, "sections")
     return RunRecord(
         path=path,
         summary=_object(path / "summary.json"),
         metrics=_by_stage(rows),
         samples=[s for s in map(_sample, _lines(path / "samples.jsonl", faults)) if s is not None],
-        manifest=_object(path / "manifest.json"),
-        config=_config(path / "config.yaml", config_text),
+        manifest=manifest,
+        config=config,
         config_text=config_text,
         faults=tuple(faults),
     )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from rlhf.config import Config
+from rlhf.config import Config, RewardSection
+from rlhf.data.cache import sha256_of
 from rlhf.data.encoding import Encoder, fit
 from rlhf.data.records import Prompt
 from rlhf.data.sources import Split, load_prompts
 from rlhf.errors import ConfigError
 from rlhf.model.adapters import load_adapter
 from rlhf.model.base import SharedBase
+from rlhf.ppo.scoring import import_function
 
 R = TypeVar("R")
 
@@ -21,6 +24,32 @@ R = TypeVar("R")
 def adapter_folder(config: Config, name: str) -> Path:
     """Where the run keeps adapter `name`."""
     return config.run_path / "adapters" / name
+
+
+def judge_inputs(judges: Iterable[str]) -> dict[str, str]:
+    """Fingerprints of the judges' own code, by name: of the module that a function is named in.
+
+    An adapter is a parent instead; a module without a file counts by name.
+    """
+    found = {}
+    for judge in judges:
+        if not judge.startswith("adapter:"):
+            import_function(judge)
+            file = getattr(sys.modules[judge.partition(":")[0]], "__file__", None)
+            found[f"judge {judge}"] = sha256_of(Path(file)) if file else judge
+    return found
+
+
+def judge_adapters(judges: Iterable[str]) -> tuple[str, ...]:
+    """The adapters among the judges, each once."""
+    return tuple(dict.fromkeys(j.removeprefix("adapter:") for j in judges if j.startswith("adapter:")))
+
+
+def imported_batch(section: RewardSection) -> str | None:
+    """The store's batch for the section's `rankings`: the first that it lists, else named after the source."""
+    if section.rankings is None:
+        return None
+    return section.batches[0] if section.batches else section.rankings
 
 
 def need_adapter(config: Config, base: SharedBase, name: str) -> None:

@@ -20,8 +20,8 @@ from rlhf.ops import kl
 from rlhf.ppo.rollout import Rollout, response_logprobs, sample
 from rlhf.ppo.scoring import load_judge
 from rlhf.ppo.trainer import POLICY, REFERENCE
-from rlhf.stages.common import need_adapter, usable_prompts
-from rlhf.stages.manifest import Plan
+from rlhf.stages.common import judge_adapters, judge_inputs, need_adapter, usable_prompts
+from rlhf.stages.manifest import Plan, write_json
 from rlhf.stages.tracking import Tracker
 
 STAGE = "evaluate"
@@ -31,29 +31,25 @@ def plan(config: Config) -> Plan:
     """What the stage depends on."""
     if config.data.prompts is None:
         raise ConfigError("data.prompts: is not set; evaluation needs held-out prompts (a file, or a builtin)")
-    adapters = [j.removeprefix("adapter:") for j in config.evaluate.judges.values() if j.startswith("adapter:")]
+    judges = config.evaluate.judges.values()
     return Plan(
         STAGE,
         sections={"model": config.model, "data": config.data, "evaluate": config.evaluate},
-        inputs={"prompts": source_fingerprint(config.data.prompts)},
-        parents=("sft", "ppo", *dict.fromkeys(adapters)),
-        outputs=(config.run_path / "samples.jsonl",),
+        inputs={"prompts": source_fingerprint(config.data.prompts), **judge_inputs(judges)},
+        parents=("sft", "ppo", *judge_adapters(judges)),
+        outputs=(config.run_path / "samples.jsonl", config.run_path / "evaluation.json"),
         extra={"max_new_tokens": config.ppo.max_new_tokens},
     )
 
 
 def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
-    """Sample from both, score by every judge, measure KL, length and diversity; writes `samples.jsonl`."""
+    """Sample from both, score by every judge, measure KL, length and diversity; writes both down."""
     section, encoder = config.evaluate, Encoder(base.tokenizer)
-    for name in [
-        REFERENCE,
-        POLICY,
-        *(j.removeprefix("adapter:") for j in section.judges.values() if j.startswith("adapter:")),
-    ]:
+    for name in (REFERENCE, POLICY, *judge_adapters(section.judges.values())):
         need_adapter(config, base, name)
 
     # 1. Held-out prompts, each answered once by SFT and once by the policy, at temperature 1.
-    prompts, _ = usable_prompts(config, encoder, "eval", section.prompts, config.seed)
+    prompts, longer = usable_prompts(config, encoder, "eval", section.prompts, config.seed)
     if len(prompts) < section.prompts:
         raise DataError(
             f"{config.data.prompts}: holds {len(prompts)} held-out prompts, evaluate.prompts asks for "
@@ -83,7 +79,8 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
     tracker.log(STAGE, steps, steps)
 
     # 4. Side by side.
-    result: dict[str, Any] = {"prompts": len(prompts), "judges": judges, "kl": float(moved.mean())}
+    result: dict[str, Any] = {"prompts": len(prompts), "over_long": longer, "judges": judges}
+    result["kl"] = float(moved.mean())
     result["kl_ci95"] = mean_interval(moved.tolist(), section.bootstrap, config.seed)
     written = {name: [encoder.text(r) for r in answers[name].responses] for name in answers}
     for name, key in ((REFERENCE, "sft"), (POLICY, "policy")):
@@ -92,6 +89,7 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
         for n in (1, 2):
             result[f"distinct{n}_{key}"] = distinct(written[name], n)
     _write_samples(config, prompts, written, answers, scores)
+    write_json(config.run_path / "evaluation.json", result)
     return result
 
 

@@ -36,13 +36,15 @@ def export_folder(config: Config) -> Path:
 
 
 def plan(config: Config) -> Plan:
-    """What the stage depends on; the evaluation is a parent because the model card quotes it."""
+    """What the stage depends on; the model card quotes the evaluation, if there is one."""
     return Plan(
         STAGE,
-        sections={"model": config.model, "export": config.export, "evaluate": config.evaluate},
+        sections={"model": config.model, "data": config.data, "export": config.export},
         inputs={},
-        parents=("ppo", "evaluate"),
+        parents=("ppo",),
+        quotes=("evaluate",),
         outputs=(export_folder(config),),
+        extra={"max_new_tokens": config.ppo.max_new_tokens},
     )
 
 

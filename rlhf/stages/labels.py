@@ -7,6 +7,7 @@ from typing import Any
 from rlhf.config import Config
 from rlhf.data.sources import load_rankings
 from rlhf.preferences import LabelStore
+from rlhf.stages.common import imported_batch
 
 STAGE = "labels"
 
@@ -21,11 +22,19 @@ def run(config: Config, sections: tuple[str, ...]) -> dict[str, Any]:
         section = config.reward if name == "reward" else config.gold
         if section is None or section.rankings is None:
             continue
-        batch = section.batches[0] if section.batches else section.rankings
+        batch = imported_batch(section)
+        assert batch is not None
         # Held-out rankings of a generic file are split off by hash; the builtin's training side has none of them.
         rankings = load_rankings(section.rankings, None)
         config.run_path.mkdir(parents=True, exist_ok=True)
         with LabelStore.open(config.store_url, create=True) as store:
             report = store.import_rankings(rankings, batch=batch)
-        counts[batch] = {"source": section.rankings, "rankings": len(rankings), "added": report.added}
+            held = store.counts(batch).rankings
+        others = held - len(rankings)
+        counts[batch] = {
+            "source": section.rankings,
+            "rankings": len(rankings),
+            "added": report.added,
+            "others": max(others, 0),
+        }
     return counts

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from rlhf import __version__
 from rlhf.errors import ArtifactError
 
+ORDER = ("sft", "reward", "gold", "ppo", "evaluate", "export", "sample")
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets")
 
 
@@ -32,9 +33,10 @@ class Plan:
     Attributes:
         sections: the parts of the config that it reads.
         inputs: fingerprints of the data that it reads, by name.
-        parents: stages whose outputs it uses.
+        parents: stages whose outputs it uses; they must be on the record before it can run.
+        quotes: stages whose outputs it mentions if they are on the record.
         outputs: folders and files that it writes.
-        present: whether what it writes elsewhere (the label store) is still there; no part of the key.
+        present: given its result, whether what it wrote elsewhere (the label store) is still there.
     """
 
     stage: str
@@ -42,22 +44,26 @@ class Plan:
     inputs: Mapping[str, str]
     parents: tuple[str, ...]
     outputs: tuple[Path, ...]
+    quotes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
-    present: bool = True
+    present: Callable[[Mapping[str, Any]], bool] = lambda _result: True
 
 
 class Manifest:
-    """`manifest.json` of one run directory."""
+    """`manifest.json` of one run directory: an entry for each stage, in the stages' order."""
 
-    def __init__(self, run_path: Path, seed: int) -> None:
+    def __init__(self, run_path: Path, seed: int, base_sha256: str) -> None:
         self.path = run_path / "manifest.json"
         self.seed = seed
+        self.base_sha256 = base_sha256
         self.stages: dict[str, dict[str, Any]] = {}
         self.base_seconds = 0.0  # what loading the base took (its first conversion included) when it last was loaded
         if self.path.is_file():
             try:
                 content = json.loads(self.path.read_text(encoding="utf-8"))
-                self.stages, self.base_seconds = content["stages"], float(content["base_seconds"])
+                self.stages, self.base_seconds = dict(content["stages"]), float(content["base_seconds"])
+                for entry in self.stages.values():
+                    _ = entry["key"], dict(entry["parents"]), entry["outputs"], entry["result"], entry["sections"]
             except (ValueError, KeyError, TypeError) as error:
                 raise ArtifactError(f"{self.path}: is damaged ({error}); move the run directory away") from error
 
@@ -66,9 +72,10 @@ class Manifest:
         parts = {
             "version": __version__,
             "seed": self.seed,
-            "sections": {k: v.model_dump(mode="json") if v is not None else None for k, v in plan.sections.items()},
+            "base": self.base_sha256,
+            "sections": _dumped(plan),
             "inputs": dict(plan.inputs),
-            "parents": {p: self.stages.get(p, {}).get("outputs") for p in plan.parents},
+            "parents": self._parents(plan),
             "extra": dict(plan.extra),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -76,9 +83,22 @@ class Manifest:
     def is_done(self, plan: Plan) -> bool:
         """Whether the stage ran with this very key and its outputs are still there, unchanged."""
         entry = self.stages.get(plan.stage)
-        if entry is None or not plan.present:
+        if entry is None or entry["key"] != self.key(plan) or entry["outputs"] != hash_outputs(plan):
             return False
-        return bool(entry["key"] == self.key(plan) and entry["outputs"] == hash_outputs(plan))
+        return plan.present(entry["result"])
+
+    def sound(self) -> dict[str, dict[str, Any]]:
+        """The entries that fit together: made from what their parents, sound themselves, wrote last."""
+        kept: dict[str, dict[str, Any]] = {}
+        for name, entry in self.stages.items():  # parents stand before what was made from them
+            if all(p in kept and kept[p]["outputs"] == made_from for p, made_from in entry["parents"].items()):
+                kept[name] = entry
+        return kept
+
+    def missing(self, plan: Plan) -> list[str]:
+        """The parents that are not on the record, or not soundly."""
+        sound = self.sound()
+        return [p for p in plan.parents if p not in sound]
 
     def forget(self, stage: str) -> None:
         """Take a stage off the record before it runs again, so that an interrupted run is not taken for a whole one."""
@@ -89,19 +109,20 @@ class Manifest:
         """Write a finished stage down."""
         self.stages[plan.stage] = {
             "key": self.key(plan),
+            "sections": _dumped(plan),
             "inputs": dict(plan.inputs),
-            "parents": list(plan.parents),
+            "parents": self._parents(plan),
             "outputs": hash_outputs(plan),
             "started": started,
             "seconds": round(seconds, 2),
             "result": dict(result),
         }
+        self.stages = {n: self.stages[n] for n in (*ORDER, *self.stages) if n in self.stages}
         self._write()
 
-    def result(self, stage: str) -> dict[str, Any] | None:
-        """What a stage reported, if it is on the record."""
-        entry = self.stages.get(stage)
-        return entry["result"] if entry else None
+    def _parents(self, plan: Plan) -> dict[str, Any]:
+        """What the parents, and the quoted stages that there are, wrote."""
+        return {p: self.stages[p]["outputs"] for p in (*plan.parents, *plan.quotes) if p in self.stages}
 
     def _write(self) -> None:
         content = {
@@ -109,10 +130,15 @@ class Manifest:
             "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
             "git_commit": _git_commit(),
             "seed": self.seed,
+            "base_sha256": self.base_sha256,
             "base_seconds": round(self.base_seconds, 2),
             "stages": self.stages,
         }
         write_json(self.path, content)
+
+
+def _dumped(plan: Plan) -> dict[str, Any]:
+    return {k: v.model_dump(mode="json") if v is not None else None for k, v in plan.sections.items()}
 
 
 def hash_outputs(plan: Plan) -> dict[str, str | None]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,16 +18,14 @@ from rlhf.data.encoding import Encoder
 from rlhf.data.sources import resolve_model
 from rlhf.errors import ArtifactError, ConfigError
 from rlhf.model.base import SharedBase
-from rlhf.model.loading import load_tokenizer, source_folder
+from rlhf.model.loading import identify, load_tokenizer, source_folder
 from rlhf.report.html import write_report
 from rlhf.stages import evaluate, export, labels, ppo, reward, sample, sft
-from rlhf.stages.manifest import Manifest, Plan
+from rlhf.stages.manifest import ORDER, Manifest, Plan
 from rlhf.stages.preflight import check, check_lengths
 from rlhf.stages.quiet import quiet_libraries
 from rlhf.stages.summary import closing_lines, write_summary
 from rlhf.stages.tracking import Tracker
-
-ORDER = ("sft", "reward", "gold", "ppo", "evaluate", "export", "sample")
 
 
 @dataclass(frozen=True)
@@ -57,43 +57,63 @@ def run(config: Config, stages: Sequence[str] | None = None, force: bool = False
     wanted = [s for s in ORDER if s in stages] if stages else [s for s in ORDER if s != "gold" or config.gold]
     if "gold" in wanted and config.gold is None:
         raise ConfigError("gold: this config has no gold section; add one, or train reward")
-    check(config, wanted)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("several processes were started; the commands run in one (start them without a launcher)")
     folder = source_folder(config.model.name, resolve_model(config.model.name))
+    identity = identify(config.model.name, folder, config.model.quantization)
+    check(config, wanted, recorded=Manifest(config.run_path, config.seed, identity.source_sha256).sound())
     check_lengths(config, wanted, Encoder(load_tokenizer(folder)))
-    config.run_path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(config.run_path / ".lock")
+    with _run_directory(config), quiet_libraries(), Tracker(config.run_path) as tracker:
+        (config.run_path / "config.yaml").write_text(dump(config), encoding="utf-8")
+        manifest = Manifest(config.run_path, config.seed, identity.source_sha256)
+        return _run_all(config, wanted, force, manifest, tracker)
+
+
+@contextmanager
+def _run_directory(config: Config) -> Iterator[None]:
+    """Make the run directory, and keep others out of it while this run is at work."""
     try:
+        config.run_path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(config.run_path / ".lock")
         lock.acquire(timeout=0)
     except Timeout:
         raise ArtifactError(
             f"{config.run_path}: another run is at work here; wait for it, or choose another run_dir"
         ) from None
-    with lock, quiet_libraries(), Tracker(config.run_path) as tracker:
-        (config.run_path / "config.yaml").write_text(dump(config), encoding="utf-8")
-        return _run_all(config, wanted, force, tracker)
+    except OSError as error:
+        raise ArtifactError(f"run_dir: {config.run_path} cannot be written to ({error}); choose another") from None
+    with lock:
+        yield
 
 
-def _run_all(config: Config, wanted: list[str], force: bool, tracker: Tracker) -> dict[str, Any]:
-    manifest = Manifest(config.run_path, config.seed)
+def _run_all(config: Config, wanted: list[str], force: bool, manifest: Manifest, tracker: Tracker) -> dict[str, Any]:
     if rewards := tuple(s for s in wanted if s in ("reward", "gold")):
         for batch, counts in labels.run(config, rewards).items():
-            tracker.say(
-                f"labels: {counts['rankings']} rankings from {counts['source']} in batch {batch!r} of the store"
-            )
+            tracker.say(f"labels: {counts['rankings']} rankings from {counts['source']} are in batch {batch!r}")
+            if counts["others"]:
+                tracker.say(
+                    f"labels: batch {batch!r} holds {counts['others']} more, which {counts['source']} does not; they "
+                    "count too. A batch of another name would leave them out"
+                )
     base: SharedBase | None = None
     for name in wanted:
         plan = STAGES[name].plan(config)
         if not force and manifest.is_done(plan):
             tracker.say(f"{name}: unchanged, skipped")
             continue
+        if missing := manifest.missing(plan):
+            raise ArtifactError(
+                f"{name}: {missing[0]!r} is not on this run's record, or was made from what has changed since; "
+                f"run `rlhf {missing[0]}` first, or `rlhf run`"
+            )
         if base is None:
             clock = time.monotonic()
             base = _load_base(config, tracker)
             manifest.base_seconds = time.monotonic() - clock
         _run_one(name, plan, config, base, manifest, tracker)
-    summary = write_summary(config, manifest)
+    summary = write_summary(config.run_path, manifest)
     report = write_report(config.run_path)
-    for line in closing_lines(config, summary):
+    for line in closing_lines(config.store_url, summary):
         tracker.say(line)
     tracker.say(f"report: {report}")
     return summary
@@ -113,7 +133,7 @@ def _run_one(name: str, plan: Plan, config: Config, base: SharedBase, manifest: 
     seconds = time.monotonic() - clock
     result |= {"base_sha256_before": before, "base_sha256_after": after, "peak_rss_mib": _peak_rss_mib()}
     manifest.record(plan, started=started, seconds=seconds, result=result)
-    write_summary(config, manifest)
+    write_summary(config.run_path, manifest)
     tracker.say(f"{name}: done in {seconds:.0f} s")
 
 
@@ -128,6 +148,6 @@ def _load_base(config: Config, tracker: Tracker) -> SharedBase:
 
 
 def _peak_rss_mib() -> float:
-    """The most memory that this process, or one that it started, has held (MiB)."""
-    kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    """At most so much memory was held at once (MiB): this process's peak, and that of the largest that it started."""
+    kib = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return kib / 1024

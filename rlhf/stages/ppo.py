@@ -17,7 +17,7 @@ from rlhf.model.base import SharedBase
 from rlhf.ppo import checkpoint
 from rlhf.ppo.scoring import combine, load_judge
 from rlhf.ppo.trainer import POLICY, REFERENCE, PPOTrainer
-from rlhf.stages.common import adapter_folder, need_adapter, usable_prompts
+from rlhf.stages.common import adapter_folder, judge_adapters, judge_inputs, need_adapter, usable_prompts
 from rlhf.stages.manifest import Manifest, Plan
 from rlhf.stages.tracking import Tracker
 
@@ -31,8 +31,8 @@ def plan(config: Config) -> Plan:
     return Plan(
         STAGE,
         sections={"model": config.model, "data": config.data, "ppo": config.ppo},
-        inputs={"prompts": source_fingerprint(config.data.prompts)},
-        parents=("sft", "reward"),
+        inputs={"prompts": source_fingerprint(config.data.prompts), **judge_inputs(config.ppo.rewards)},
+        parents=("sft", *judge_adapters(config.ppo.rewards)),
         outputs=(adapter_folder(config, POLICY),),
     )
 
@@ -44,9 +44,8 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
 
     # 1. The reference and the judges; the policy starts as an exact copy of the reference.
     need_adapter(config, base, REFERENCE)
-    for name in section.rewards:
-        if name.startswith("adapter:"):
-            need_adapter(config, base, name.removeprefix("adapter:"))
+    for name in judge_adapters(section.rewards):
+        need_adapter(config, base, name)
     base.copy_adapter(REFERENCE, POLICY)
     judge = combine({n: load_judge(n, base, encoder) for n in section.rewards}, section.rewards)
 
@@ -56,7 +55,7 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
     # 3. Update by update, from the beginning or from the last checkpoint.
     trainer = PPOTrainer(section, base, encoder, prompts, judge, accelerator, config.seed)
     folder = config.run_path / "checkpoints" / STAGE
-    key = Manifest(config.run_path, config.seed).key(plan(config))
+    key = Manifest(config.run_path, config.seed, base.identity.source_sha256).key(plan(config))
     resumed = checkpoint.restore(trainer, folder, key)
     if resumed:
         tracker.say(f"ppo: goes on after update {trainer.updates_done} of {section.updates}")
@@ -69,7 +68,8 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
         try:
             metrics = trainer.step()
         except TrainingError as error:
-            raise TrainingError(f"{error}; the last good checkpoint is {folder}") from error
+            kept = f"; the last good checkpoint is {folder}" if folder.is_dir() else ""
+            raise TrainingError(f"{error}{kept}") from error
         rss = psutil.Process().memory_info().rss / 2**20
         if accelerator.is_main_process:
             tracker.log(STAGE, trainer.updates_done, section.updates, **metrics, rss_mib=rss)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from pathlib import Path
 
 from rlhf.config import Config
 from rlhf.data.encoding import Encoder, fit
-from rlhf.data.sources import BUILTIN, load_demonstrations, load_prompts, load_rankings
+from rlhf.data.records import Ranking
+from rlhf.data.sources import BUILTIN, Split, load_demonstrations, load_prompts, load_rankings
+from rlhf.data.splits import check_no_leak, split_by_hash
 from rlhf.errors import ArtifactError, ConfigError, DataError, StoreError
 from rlhf.ppo.scoring import import_function
 from rlhf.preferences import LabelStore
-from rlhf.stages.common import adapter_folder
 
 # The adapters that a stage reads, and the stage that writes each.
 NEEDS = {"ppo": ("sft",), "evaluate": ("sft", "policy"), "export": ("policy",)}
 WRITES = {"sft": "sft", "reward": "reward", "gold": "gold", "policy": "ppo"}
 
 
-def check(config: Config, stages: Sequence[str]) -> None:
+def check(config: Config, stages: Sequence[str], recorded: Container[str] = ()) -> None:
     """Parse every source that the stages read, find their judges, and see that the adapters they need exist.
+
+    `recorded`: the stages on the run's record.
 
     Raises:
         RLHFError: the first fault found, in one line.
@@ -43,14 +47,20 @@ def check(config: Config, stages: Sequence[str]) -> None:
     for name in ("reward", "gold"):
         if name in stages:
             _check_rankings(config, name)
-    if "ppo" in stages:
-        _check_judges(config, stages, list(config.ppo.rewards))
+    if config.gold is not None and config.gold.rankings is not None and config.gold.rankings == config.reward.rankings:
+        raise ConfigError(
+            f"gold.rankings and reward.rankings are both {config.gold.rankings}; gold must have labels of its own"
+        )
     if "evaluate" in stages:
-        _check_judges(config, stages, list(config.evaluate.judges.values()))
+        _check_leaks(config, stages)
+    if "ppo" in stages:
+        _check_judges(stages, recorded, list(config.ppo.rewards))
+    if "evaluate" in stages:
+        _check_judges(stages, recorded, list(config.evaluate.judges.values()))
     for stage in stages:
         needed = (config.sample.adapter,) if stage == "sample" else NEEDS.get(stage, ())
         for adapter in needed:
-            _check_adapter(config, stages, adapter)
+            _check_adapter(stages, recorded, adapter)
 
 
 def check_lengths(config: Config, stages: Sequence[str], encoder: Encoder) -> None:
@@ -80,8 +90,13 @@ def check_lengths(config: Config, stages: Sequence[str], encoder: Encoder) -> No
 def _check_rankings(config: Config, name: str) -> None:
     section = config.reward if name == "reward" else config.gold
     assert section is not None
+    rankings: list[Ranking] = []
     if section.rankings is not None:
-        load_rankings(section.rankings)
+        rankings = load_rankings(section.rankings)
+        if not any(r.pairs() for r in rankings):
+            raise DataError(f"{section.rankings}: no ranking prefers one completion to another; rank some apart")
+        if "://" in config.store_url or Path(config.store_url).exists():
+            LabelStore.open(config.store_url, create=True).close()  # a store that cannot be used says so now
     else:
         with LabelStore.open(config.store_url) as store:
             batches = section.batches or store.batches()
@@ -92,21 +107,35 @@ def _check_rankings(config: Config, name: str) -> None:
                 )
     if section.eval_rankings is not None:
         load_rankings(section.eval_rankings, "eval" if section.eval_rankings.startswith(BUILTIN) else None)
+    elif rankings:
+        split_by_hash(rankings, config.data.eval_fraction)  # too few groups to hold any out: said now
 
 
-def _check_judges(config: Config, stages: Sequence[str], judges: Sequence[str]) -> None:
+def _check_leaks(config: Config, stages: Sequence[str]) -> None:
+    """No held-out prompt of the evaluation may be among what SFT or the reward models learn from."""
+    fraction = config.data.eval_fraction
+    held_out = load_prompts(config.data.prompts or "", "eval", eval_fraction=fraction)
+    check_no_leak(load_prompts(config.data.prompts or "", "train", eval_fraction=fraction), held_out)
+    if "sft" in stages and config.data.demonstrations is not None:
+        check_no_leak(load_demonstrations(config.data.demonstrations, "train", eval_fraction=fraction), held_out)
+    for name, section in (("reward", config.reward), ("gold", config.gold)):
+        if name in stages and section is not None and section.rankings is not None:
+            split: Split | None = "train" if section.eval_rankings is None else None
+            check_no_leak(load_rankings(section.rankings, split, eval_fraction=fraction), held_out)
+
+
+def _check_judges(stages: Sequence[str], recorded: Container[str], judges: Sequence[str]) -> None:
     for judge in judges:
         if judge.startswith("adapter:"):
-            _check_adapter(config, stages, judge.removeprefix("adapter:"))
+            _check_adapter(stages, recorded, judge.removeprefix("adapter:"))
         else:
             import_function(judge)
 
 
-def _check_adapter(config: Config, stages: Sequence[str], adapter: str) -> None:
-    writer = WRITES.get(adapter)
-    if writer is None:
-        raise ConfigError(f"sample.adapter: {adapter!r} is no adapter that writes text; known: sft, policy")
-    if writer not in stages and not adapter_folder(config, adapter).is_dir():
+def _check_adapter(stages: Sequence[str], recorded: Container[str], adapter: str) -> None:
+    writer = WRITES[adapter]
+    if writer not in stages and writer not in recorded:
         raise ArtifactError(
-            f"{adapter_folder(config, adapter)}: no such adapter; run `rlhf {writer}` first, or `rlhf run`"
+            f"adapter {adapter!r} is not on this run's record, or was made from what has changed since; "
+            f"run `rlhf {writer}` first, or `rlhf run`"
         )

@@ -7,25 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import get_scheduler
 
 from rlhf.config import Config, RewardSection
 from rlhf.data.encoding import Encoder, fit
 from rlhf.data.records import Ranking, prompt_key
-from rlhf.data.sources import BUILTIN, load_rankings, source_fingerprint
+from rlhf.data.sources import BUILTIN, Split, load_rankings, source_fingerprint
 from rlhf.data.splits import check_no_leak, split_by_hash
 from rlhf.errors import ConfigError, DataError, StoreError, TrainingError
 from rlhf.model.adapters import save_adapter
 from rlhf.model.base import SharedBase
+from rlhf.model.schedule import build_scheduler
 from rlhf.model.scores import score_sequences
 from rlhf.ops.ranking import kwise_loss, pair_accuracy, rao_kupper_loss
 from rlhf.preferences import LabelStore, pairwise_agreement
-from rlhf.stages.common import adapter_folder, seeded_sample
+from rlhf.stages.common import adapter_folder, imported_batch, seeded_sample
 from rlhf.stages.manifest import Plan
 from rlhf.stages.tracking import Tracker
 
@@ -60,11 +60,11 @@ def run(config: Config, base: SharedBase, tracker: Tracker, name: str = "reward"
     # 1. Rankings from the label store, and held-out ones to measure with; no prompt is in both.
     train, held_out = _rankings(config, section)
     check_no_leak(train, held_out)
-    encoded, longer = _encode(config, encoder, train, f"{name}: rankings")
-    usable = [e for e in encoded if _has_untied(e, section)]
-    if not usable:
+    teaching = [r for r in train if _teaches(r, section)]
+    if not teaching:
         raise DataError(f"{name}: none of the {len(train)} rankings prefers one completion to another; rank some apart")
-    usable = seeded_sample(usable, section.max_rankings, config.seed)
+    encoded, longer = _encode(config, encoder, _at_most(config, section, teaching), f"{name}: rankings")
+    measured = _comparisons(config, encoder, held_out, f"{name}: held-out rankings")
 
     # 2. A fresh adapter whose head starts at zero: every completion scores 0.
     if name in base.adapters:
@@ -72,13 +72,13 @@ def run(config: Config, base: SharedBase, tracker: Tracker, name: str = "reward"
     base.add_adapter(name, head=True)
 
     # 3. Minimise the K-wise loss.
-    _train(config, section, base, name, usable, tracker)
+    _train(config, section, base, name, encoded, tracker)
 
     # 4. Measure it on held-out comparisons, beside how far two people agree on the same ones.
-    result = evaluate(config, base, encoder, name, held_out)
+    result = {**_accuracy(base, name, measured), **_agreement(held_out)}
     result |= {
-        "rankings": len(usable),
-        "skipped_rankings": len(encoded) - sum(_has_untied(e, section) for e in encoded),
+        "rankings": len(encoded),
+        "skipped_rankings": len(train) - len(teaching),
         "over_long": longer,
         "labelers": len({r.labeler for r in train}),
     }
@@ -86,35 +86,36 @@ def run(config: Config, base: SharedBase, tracker: Tracker, name: str = "reward"
     return result
 
 
-def evaluate(
-    config: Config, base: SharedBase, encoder: Encoder, name: str, held_out: Sequence[Ranking]
-) -> dict[str, Any]:
-    """Accuracy over the held-out untied pairs, each labelled by the first judgment of it, and people's own agreement.
-
-    Each distinct sequence is scored once, however many pairs it is in.
-    """
+def _comparisons(config: Config, encoder: Encoder, held_out: Sequence[Ranking], what: str) -> list[Encoded]:
+    """The held-out completions that were compared, each labelled by the first judgment of it."""
     first: dict[tuple[str, tuple[str, ...]], Ranking] = {}
     for ranking in held_out:
-        first.setdefault((prompt_key(ranking.prompt), ranking.completions), ranking)
-    encoded, longer = _encode(config, encoder, list(first.values()), f"{name}: held-out rankings")
-    unique = sorted({s for e in encoded for s in e.sequences})
+        first.setdefault(_compared(ranking), ranking)
+    return _encode(config, encoder, list(first.values()), what)[0]
+
+
+def _accuracy(base: SharedBase, name: str, measured: Sequence[Encoded]) -> dict[str, Any]:
+    """The share of untied pairs that the adapter orders rightly; each distinct sequence is scored once."""
+    unique = sorted({s for e in measured for s in e.sequences})
     with base.active(name):
-        scores = dict(zip(unique, score_sequences(base, name, unique).tolist(), strict=True))
+        values = score_sequences(base, name, unique).cpu()
+    scores = dict(zip(unique, values.tolist(), strict=True))
     right = pairs = 0.0
-    for e in encoded:
+    for e in measured:
         r, n = pair_accuracy(torch.tensor([[scores[s] for s in e.sequences]]), torch.tensor([e.ranks]))
         right, pairs = right + float(r), pairs + float(n)
-    agreement = pairwise_agreement(held_out)
-    values = torch.tensor(list(scores.values()))
     return {
         "accuracy": right / pairs if pairs else None,
         "pairs": int(pairs),
-        "held_out_over_long": longer,
-        "human_agreement": agreement.value,
-        "agreement_pairs": agreement.pairs,
         "score_mean": float(values.mean()),
         "score_std": float(values.std()),
     }
+
+
+def _agreement(held_out: Sequence[Ranking]) -> dict[str, Any]:
+    """How far two judgments of the same pair agree: what a model of them can reach."""
+    agreement = pairwise_agreement(held_out)
+    return {"human_agreement": agreement.value, "agreement_pairs": agreement.pairs}
 
 
 def _train(
@@ -126,8 +127,7 @@ def _train(
     optimizer = torch.optim.AdamW(
         parameters, lr=section.learning_rate, eps=section.adam_eps, weight_decay=section.weight_decay
     )
-    schedule = "constant_with_warmup" if section.schedule == "constant" else section.schedule
-    scheduler = get_scheduler(schedule, optimizer, int(section.warmup_fraction * steps), steps)
+    scheduler = build_scheduler(optimizer, section, steps)
     tracker.start(name, steps)
     for step, batch in zip(range(1, steps + 1), _batches(rankings, section.batch_size, config.seed), strict=False):
         optimizer.zero_grad(set_to_none=True)
@@ -180,33 +180,34 @@ def _losses(section: RewardSection, scores: Tensor, ranks: Tensor) -> tuple[Tens
     return kwise_loss(scores, ranks)
 
 
-def _has_untied(e: Encoded, section: RewardSection) -> bool:
-    """Whether a ranking teaches anything: two different ranks, or (where ties are modelled) two ranked completions."""
-    known = [r for r in e.ranks if r > 0]
+def _teaches(ranking: Ranking, section: RewardSection) -> bool:
+    """Whether there are two different ranks or, where ties are modelled, two ranked completions."""
+    known = [r for r in ranking.ranks if r is not None]
     return len(known) > 1 if section.ties == "rao-kupper" else len(set(known)) > 1
 
 
 def _rankings(config: Config, section: RewardSection) -> tuple[list[Ranking], list[Ranking]]:
     """Training and held-out rankings."""
-    rankings = _stored(config, section)
+    train = _stored(config, section)
     if section.eval_rankings is None:
-        train, held_out = split_by_hash(rankings, config.data.eval_fraction)
-        return train, held_out
-    split = "eval" if section.eval_rankings.startswith(BUILTIN) else None
-    held_out = load_rankings(section.eval_rankings, split)
-    if section.max_eval_rankings is not None:
-        kept: dict[tuple[str, tuple[str, ...]], None] = {}
-        for ranking in held_out:
-            kept.setdefault((prompt_key(ranking.prompt), ranking.completions))
-        chosen = set(list(kept)[: section.max_eval_rankings])
-        held_out = [r for r in held_out if (prompt_key(r.prompt), r.completions) in chosen]
-    return rankings, held_out
+        train, held_out = split_by_hash(train, config.data.eval_fraction)
+    else:
+        split: Split | None = "eval" if section.eval_rankings.startswith(BUILTIN) else None
+        held_out = load_rankings(section.eval_rankings, split)
+    chosen = set(list(dict.fromkeys(_compared(r) for r in held_out))[: section.max_eval_rankings])
+    return train, [r for r in held_out if _compared(r) in chosen]
+
+
+def _compared(ranking: Ranking) -> tuple[str, tuple[str, ...]]:
+    """What was compared: two judgments of it measure agreement."""
+    return prompt_key(ranking.prompt), ranking.completions
 
 
 def _stored(config: Config, section: RewardSection) -> list[Ranking]:
+    """The rankings of the section's batches; each says in `meta["batch"]` where it is from."""
     with LabelStore.open(config.store_url) as store:
-        batches: Sequence[str | None] = section.batches if section.batches else [None]
-        rankings = [r for batch in batches for r in store.rankings(batch=batch)]
+        batches = section.batches or store.batches()
+        rankings = [replace(r, meta={**r.meta, "batch": b}) for b in batches for r in store.rankings(batch=b)]
     if not rankings:
         where = f"batches {', '.join(section.batches)}" if section.batches else "any batch"
         raise StoreError(
@@ -216,9 +217,17 @@ def _stored(config: Config, section: RewardSection) -> list[Ranking]:
     return rankings
 
 
+def _at_most(config: Config, section: RewardSection, rankings: list[Ranking]) -> list[Ranking]:
+    """`max_rankings` of the imported ones, and all that people made in this store besides: few, and worth more."""
+    imported = imported_batch(section)
+    own = [r for r in rankings if imported is not None and r.meta["batch"] != imported]
+    others = [r for r in rankings if imported is None or r.meta["batch"] == imported]
+    return seeded_sample(others, section.max_rankings, config.seed) + own
+
+
 def _labels_fingerprint(config: Config, section: RewardSection) -> str:
     with LabelStore.open(config.store_url) as store:
-        batches: Sequence[str | None] = section.batches if section.batches else [None]
+        batches = section.batches or store.batches()
         return ":".join(store.fingerprint(batch=batch) for batch in batches)
 
 

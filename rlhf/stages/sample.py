@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from rlhf.model.base import SharedBase
 from rlhf.ppo.rollout import sample
 from rlhf.preferences import LabelStore, NewTask
 from rlhf.stages.common import need_adapter, usable_prompts
-from rlhf.stages.manifest import Manifest, Plan
+from rlhf.stages.manifest import Plan
 from rlhf.stages.tracking import Tracker
 
 STAGE = "sample"
@@ -31,14 +32,17 @@ def plan(config: Config) -> Plan:
         inputs={"prompts": source_fingerprint(config.data.prompts)},
         parents=(PARENT[config.sample.adapter],),
         outputs=(),
-        extra={"max_new_tokens": config.ppo.max_new_tokens, "store": config.store_url},
-        present=_has_batch(config),
+        extra={
+            "max_new_tokens": config.ppo.max_new_tokens,
+            "store": config.store_url,
+            "batch_size": config.evaluate.batch_size,
+        },
+        present=lambda result: _has_batch(config, result),
     )
 
 
-def _has_batch(config: Config) -> bool:
-    told = Manifest(config.run_path, config.seed).result(STAGE)
-    if told is not None and told["tasks"] == 0:
+def _has_batch(config: Config, result: Mapping[str, Any]) -> bool:
+    if result["tasks"] == 0:
         return True  # all completions were alike: there is nothing that the store should hold
     try:
         with LabelStore.open(config.store_url) as store:
@@ -51,7 +55,7 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
     """Sample K completions a prompt and add them to the store as tasks of one batch; equal completions count once."""
     section, encoder = config.sample, Encoder(base.tokenizer)
     need_adapter(config, base, section.adapter)
-    prompts, _ = usable_prompts(config, encoder, "train", section.prompts, config.seed + 1)
+    prompts, longer = usable_prompts(config, encoder, "train", section.prompts, config.seed + 1)
     tracker.start(STAGE, 1)
     rollout = sample(
         base,
@@ -81,5 +85,6 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
         "added": added,
         "completions": sum(len(t.completions) for t in tasks),
         "too_alike": too_alike,
+        "over_long": longer,
         "adapter": section.adapter,
     }

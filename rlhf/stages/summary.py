@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from rlhf.config import Config
 from rlhf.stages.manifest import Manifest, write_json
 
 REWARD_KEYS = ("accuracy", "pairs", "human_agreement", "agreement_pairs", "rankings", "skipped_rankings", "labelers")
@@ -13,11 +13,12 @@ EVAL_KEYS = tuple(
 )
 
 
-def write_summary(config: Config, manifest: Manifest) -> dict[str, Any]:
-    """Collect and write it; sections of stages that have not run are absent."""
-    stages = {name: entry["result"] for name, entry in manifest.stages.items()}
+def write_summary(run_path: Path, manifest: Manifest) -> dict[str, Any]:
+    """Collect and write it; a stage that has not run, or not since what it is made from changed, is absent."""
+    recorded = manifest.sound()
+    stages = {name: entry["result"] for name, entry in recorded.items()}
     seconds = {"base": round(manifest.base_seconds, 2)}
-    seconds |= {name: entry["seconds"] for name, entry in manifest.stages.items()}
+    seconds |= {name: entry["seconds"] for name, entry in recorded.items()}
     summary: dict[str, Any] = {"seconds": {**seconds, "total": round(sum(seconds.values()), 1)}}
     summary["peak_rss_mib"] = round(max((r["peak_rss_mib"] for r in stages.values()), default=0.0), 1)
     if "sft" in stages:
@@ -30,27 +31,26 @@ def write_summary(config: Config, manifest: Manifest) -> dict[str, Any]:
         summary["ppo"] = {k: result[k] for k in ("updates", "episodes", "prompts", "over_long")}
         summary["ppo"]["last_rollout_kl"] = result["last"].get("kl")
         summary["ppo"]["reference"] = result["reference"]
+        summary["ppo"]["rewards"] = recorded["ppo"]["sections"]["ppo"]["rewards"]
     if "evaluate" in stages:
         _add_evaluation(summary, stages["evaluate"])
     for name in ("export", "sample"):
         if name in stages:
             summary[name] = {k: v for k, v in stages[name].items() if not k.startswith(("base_", "peak_"))}
-    if "export" in stages:
-        summary["export"]["base_model_name_or_path"] = stages["export"]["base_model_name_or_path"]
     hashes = [(r["base_sha256_before"], r["base_sha256_after"]) for r in stages.values()]
     if hashes:
         summary["base_sha256_before"], summary["base_sha256_after"] = hashes[0][0], hashes[-1][1]
-    write_json(config.run_path / "summary.json", summary)
+    write_json(run_path / "summary.json", summary)
     return summary
 
 
-def closing_lines(config: Config, summary: dict[str, Any]) -> list[str]:
+def closing_lines(store_url: str, summary: dict[str, Any]) -> list[str]:
     """What a run says at its end: the numbers that matter, what they are over, and what to do next."""
     lines = [""]
     for name in ("reward", "gold"):
         if name in summary and summary[name]["accuracy"] is not None:
             model, people = summary[name], summary[name]["human_agreement"]
-            beside = "" if people is None else f"; two people agree on {people:.1%} of {model['agreement_pairs']}"
+            beside = "" if people is None else f"; two ratings agree on {people:.1%} of {model['agreement_pairs']}"
             lines.append(
                 f"{name} model: orders {model['accuracy']:.1%} of {model['pairs']} held-out pairs rightly{beside}"
             )
@@ -58,7 +58,7 @@ def closing_lines(config: Config, summary: dict[str, Any]) -> list[str]:
         result = summary["eval"]
         for name, judge in result["judges"].items():
             low, high = judge["ci95"]
-            seen = " (what PPO was paid by)" if judge["source"] in config.ppo.rewards else ""
+            seen = " (what PPO was paid by)" if judge["source"] in summary["ppo"]["rewards"] else ""
             lines.append(
                 f"policy against SFT, by {name}{seen}: scores higher on {judge['win_rate']:.1%} of "
                 f"{result['prompts']} held-out prompts [{low:.1%}, {high:.1%}]"
@@ -70,11 +70,11 @@ def closing_lines(config: Config, summary: dict[str, Any]) -> list[str]:
         )
     if "export" in summary:
         lines.append(f"aligned adapter: {summary['export']['path']}")
-    if "sample" in summary:
+    if "sample" in summary and summary["sample"]["tasks"]:
         sample = summary["sample"]
         lines.append(
-            f"{sample['tasks']} prompts with {sample['completions']} completions wait to be ranked: "
-            f"rlhf label --store {config.store_url} --open"
+            f"{sample['tasks']} prompts with {sample['completions']} completions are in the label store; rank them: "
+            f"rlhf label --store {store_url} --open"
         )
     return lines
 

@@ -105,9 +105,10 @@ class Tracker:
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
                 row = json.loads(line)
-            except ValueError:  # the line that a killed run was writing
+                stays = row["stage"] != stage or row["step"] <= done
+            except (ValueError, KeyError, TypeError):  # the line that a killed run was writing, or none of ours
                 continue
-            if row["stage"] != stage or row["step"] <= done:
+            if stays:
                 kept.append(line)
         staging = self.path.with_suffix(".staging")
         staging.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

@@ -183,7 +183,8 @@ def test_manifest_names_inputs_versions_seed_and_parents(finished: Path) -> None
     assert list(manifest["stages"]) == list(ALL)
     assert manifest["seed"] == 1
     assert {"torch", "transformers", "peft", "trl", "rlhf-toolkit"} <= set(manifest["versions"])
-    assert manifest["stages"]["ppo"]["parents"] == ["sft", "reward"]
+    parents = manifest["stages"]["ppo"]["parents"]
+    assert parents == {name: manifest["stages"][name]["outputs"] for name in ("sft", "reward")}
     demonstrations = (finished / "demonstrations.jsonl").read_bytes()
     assert manifest["stages"]["sft"]["inputs"]["demonstrations"] == hashlib.sha256(demonstrations).hexdigest()
     for entry in manifest["stages"].values():
@@ -238,7 +239,7 @@ def test_a_second_run_skips_everything_and_loads_no_base(
     ("override", "expected"),
     [
         ("ppo.learning_rate=2.0e-4", ["ppo", "evaluate", "export", "sample"]),
-        ("evaluate.bootstrap=120", ["evaluate", "export"]),  # the model card quotes the evaluation
+        ("evaluate.prompts=5", ["evaluate", "export"]),  # the model card quotes the evaluation
         ("sample.overlap=2", ["sample"]),
         ("gold.epochs=2", ["gold", "evaluate", "export"]),
     ],
