@@ -101,7 +101,7 @@ def headline(run: RunRecord) -> tuple[str, Verdict | None]:
         return f"PPO has run{distance}; until the evaluation runs, nothing says whether that helped.", None
     if number(reward, "accuracy") is not None:
         share, pairs = percent(number(reward, "accuracy")), count(number(reward, "pairs"))
-        return f"The reward model orders {share} of {pairs} held-out pairs as people did; PPO has not run.", None
+        return f"The reward model orders {share} of {pairs} held-out pairs as their labels do; PPO has not run.", None
     if run.ran("sft"):
         loss = number(sft, "eval_loss")
         held_out = f" (held-out loss {plain(loss)} nats a token)" if loss is not None else ""
