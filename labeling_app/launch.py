@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from labeling_app.session import LOOPBACK, is_loopback
 from rlhf.errors import ConfigError
+from rlhf.preferences import LabelStore
 
 STORE_VARIABLE = "RLHF_STORE"  # how the page learns which store to open
 APP = Path(__file__).with_name("app.py")
@@ -65,10 +67,10 @@ def environment(store_url: str) -> dict[str, str]:
 
 
 def launch(store_url: str, host: str = "127.0.0.1", port: int = 8501, open_browser: bool = False) -> int:
-    """Serve the page until it is interrupted; returns the server's exit code.
+    """Serve the page until it is interrupted, by Ctrl-C or SIGTERM; returns the server's exit code.
 
     Raises ConfigError for an address that others could reach (labelers sign in by name alone, which proves nothing)
-    and for a port that is taken.
+    and for a port that is taken, StoreError for a store that is not there or is none.
     """
     if not is_loopback(host):
         raise ConfigError(
@@ -76,16 +78,37 @@ def launch(store_url: str, host: str = "127.0.0.1", port: int = 8501, open_brows
             "use 127.0.0.1, and let people elsewhere come through an SSH tunnel"
         )
     _check_free(host, port)
+    LabelStore.open(store_url).close()  # what is wrong with it is said here, not on the page
     print(f"The labeling page is at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C stops it)", flush=True)
-    server = subprocess.Popen(command(host, port, open_browser), env=environment(store_url))
+    return _serve(command(host, port, open_browser), environment(store_url))
+
+
+def _serve(words: list[str], variables: dict[str, str]) -> int:
+    """Run the server to its end; a SIGTERM that reaches this process alone is passed on to it."""
+    server: subprocess.Popen[bytes] | None = None
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+        if server is not None:
+            server.terminate()
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
-        return server.wait()
-    except KeyboardInterrupt:  # Ctrl-C reached the server too: let it close its connections
-        return server.wait()
+        server = subprocess.Popen(words, env=variables)
+        if stopped:  # while the server was being started
+            server.terminate()
+        try:
+            code = server.wait()
+        except KeyboardInterrupt:  # Ctrl-C reached the server too: let it close its connections
+            code = server.wait()
+        return code if code >= 0 else 128 - code  # as a shell says that a signal ended it
     finally:
-        if server.poll() is None:
+        if server is not None and server.poll() is None:
             server.terminate()
             server.wait()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_free(host: str, port: int) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from labeling_app import launch, session
 from labeling_app.session import ActiveClock, Draft
-from rlhf.errors import ConfigError
-from rlhf.preferences import Assignment, Labeler, ShownCompletion
+from rlhf.errors import ConfigError, StoreError
+from rlhf.preferences import Assignment, Labeler, LabelStore, ShownCompletion
 
 ASSIGNMENT = Assignment(
     id=1,
@@ -137,15 +139,55 @@ def test_a_port_that_is_taken_is_refused_in_one_line() -> None:
         launch.launch("labels.db", port=70000)
 
 
-def test_the_launcher_waits_for_the_server_and_gives_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import os, sys; sys.exit(3 if os.environ['RLHF_STORE'] == 'labels.db' else 4)"
-    monkeypatch.setattr(launch, "command", lambda *_: [sys.executable, "-c", code])
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    assert launch.launch("labels.db", port=port) == 3
+        return int(probe.getsockname()[1])
 
 
-def test_the_page_needs_no_torch_and_the_launcher_no_store() -> None:
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    LabelStore.open(tmp_path / "labels.db", create=True).close()
+    return str(tmp_path / "labels.db")
+
+
+@pytest.mark.parametrize(("ending", "code"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 137)])
+def test_the_launcher_waits_for_the_server_and_gives_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, store: str, ending: str, code: int
+) -> None:
+    program = f"import os, sys\nassert os.environ['RLHF_STORE'] == {store!r}\n{ending}"
+    monkeypatch.setattr(launch, "command", lambda *_: [sys.executable, "-c", program])
+    assert launch.launch(store, port=free_port()) == code
+
+
+def test_a_store_that_cannot_be_opened_is_refused_before_anything_is_served(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launch, "command", lambda *_: pytest.fail("the server was started"))
+    with pytest.raises(StoreError, match=r"none\.db: no such file"):
+        launch.launch(str(tmp_path / "none.db"), port=free_port())
+    sqlite3.connect(tmp_path / "foreign.db").execute("CREATE TABLE t (x)").connection.close()
+    with pytest.raises(StoreError, match=r"foreign\.db: this database holds no label store"):
+        launch.launch(str(tmp_path / "foreign.db"), port=free_port())
+    assert capsys.readouterr().out == ""
+
+
+def test_a_sigterm_to_the_launcher_stops_the_server(store: str) -> None:
+    server = "import time; print('up', flush=True); time.sleep(60)"
+    program = (
+        "import sys\nfrom labeling_app import launch\n"
+        f"launch.command = lambda *_: [sys.executable, '-c', {server!r}]\n"
+        f"sys.exit(launch.launch({store!r}, port={free_port()}))"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert launcher.stdout is not None
+    assert launcher.stdout.readline().startswith("The labeling page is at ")
+    assert launcher.stdout.readline() == "up\n"
+    launcher.terminate()
+    rest = launcher.communicate(timeout=30)[0]  # ends once nobody holds the pipe: neither launcher nor server
+    assert (rest, launcher.returncode) == ("", 128 + 15)
+
+
+def test_the_launcher_needs_neither_torch_nor_streamlit() -> None:
     code = "import sys, labeling_app.launch; sys.exit('torch' in sys.modules or 'streamlit' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
