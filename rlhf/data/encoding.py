@@ -92,21 +92,7 @@ def pad_left(sequences: Sequence[Sequence[int]], pad: int, device: torch.device)
     return ids.to(device), mask.to(device)
 
 
-def by_length(lengths: Sequence[int], max_rows: int, max_tokens: int | None = None) -> list[list[int]]:
-    """Indices grouped into micro-batches of similar length, longest first, so that little is padding.
-
-    A group holds at most `max_rows`, and at most `max_tokens` counted with its padding (but always one row).
-    """
-    groups: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        group = groups[-1] if groups else None
-        full = group is None or len(group) == max_rows
-        if not full and max_tokens is not None:
-            assert group is not None
-            full = (len(group) + 1) * lengths[group[0]] > max_tokens
-        if full:
-            groups.append([index])
-        else:
-            assert group is not None
-            group.append(index)
-    return groups
+def by_length(lengths: Sequence[int], max_rows: int) -> list[list[int]]:
+    """Indices in groups of at most `max_rows` of similar length, longest first, so that little is padding."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    return [order[i : i + max_rows] for i in range(0, len(order), max_rows)]

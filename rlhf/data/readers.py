@@ -107,7 +107,9 @@ def _csv_row(header: list[str], cells: list[str], where: str) -> dict[str, Any]:
         if name in row:
             row[name] = _json_list(row[name], f"{where}, field '{name}'")
     if row.get("prompt", "").lstrip().startswith('[{"'):  # chat messages; any other text is a plain prompt
-        row["prompt"] = _json_list(row["prompt"], f"{where}, field 'prompt'")
+        for name in ("prompt", "chosen", "rejected"):
+            if row.get(name, "").lstrip().startswith('[{"'):
+                row[name] = _json_list(row[name], f"{where}, field '{name}'")
     return row
 
 

@@ -128,9 +128,13 @@ def parse_demonstration(row: Mapping[str, Any], where: str) -> Demonstration:
 
 
 def parse_ranking(row: Mapping[str, Any], where: str) -> Ranking:
-    """`{"prompt", "completions", "ranks"}` with K ≥ 2, or a pair as TRL has it: `{"prompt", "chosen", "rejected"}`."""
+    """`{"prompt", "completions", "ranks"}` with K ≥ 2, or a pair as TRL has it: `{"prompt", "chosen", "rejected"}`.
+
+    In TRL's conversational pairs `chosen` and `rejected` are lists of one assistant's turn: its text is taken.
+    """
     if "chosen" in row and "rejected" in row:
-        row = {**row, "completions": [row["chosen"], row["rejected"]], "ranks": [1, 2]}
+        pair = [_completion(row[name], f"{where}, field '{name}'") for name in ("chosen", "rejected")]
+        row = {**row, "completions": pair, "ranks": [1, 2]}
     for name in ("prompt", "completions", "ranks"):
         if name not in row:
             raise DataError(f"{where}: field '{name}' is missing; a ranking has prompt, completions and ranks")
@@ -160,6 +164,16 @@ def parse_ranking(row: Mapping[str, Any], where: str) -> Ranking:
         group=_group(row, where),
         meta={k: v for k, v in row.items() if k not in known},
     )
+
+
+def _completion(value: object, where: str) -> str:
+    """A completion's text, also where it comes as a list of one assistant's turn."""
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        return check_text(value, where)
+    turns = parse_messages(value, where)
+    if len(turns) != 1 or turns[0]["role"] != "assistant":
+        raise DataError(f"{where}: expected text or one assistant's turn; move earlier turns to 'prompt'")
+    return turns[0]["content"]
 
 
 def ranking_row(ranking: Ranking) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The label store: prompts and completions to rank, who ranks them, and every judgment ever made. No torch here."""
 
 from rlhf.preferences.agreement import Agreement, pairwise_agreement
-from rlhf.preferences.exchange import pair_rows, read_rankings, write_pairs, write_rankings
+from rlhf.preferences.exchange import pair_rows, write_pairs, write_rankings
 from rlhf.preferences.store import LabelStore
 from rlhf.preferences.types import (
     Assignment,
@@ -27,7 +27,6 @@ __all__ = [
     "ShownCompletion",
     "pair_rows",
     "pairwise_agreement",
-    "read_rankings",
     "write_pairs",
     "write_rankings",
 ]

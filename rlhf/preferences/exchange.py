@@ -1,31 +1,23 @@
-"""Rankings as files: JSON Lines as DESIGN's records have them, and pairs as TRL reads them.
+"""Rankings into files: JSON Lines as DESIGN's records have them, and pairs as TRL reads them.
 
-Ranks belong to completions by their place in the row. Nothing is sorted, renumbered or left out on the way.
+Ranks belong to completions by their place in the row. Nothing is sorted, renumbered or left out on the way, and
+`data.sources.load_rankings` reads both back.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.records import Ranking, parse_ranking, ranking_row
+from rlhf.data.records import Ranking, ranking_row
 from rlhf.errors import DataError
 
 
-def read_rankings(path: str | Path) -> Iterator[Ranking]:
-    """Rankings or TRL pairs of a JSON Lines file, one a line (blank lines are passed over).
-
-    Raises DataError naming file, line, field and fix.
-    """
-    for where, row in _rows(Path(path)):
-        yield parse_ranking(row, where)
-
-
 def write_rankings(path: str | Path, rankings: Iterable[Ranking]) -> int:
-    """Write rankings as JSON Lines, so that `read_rankings` gives equal ones back; returns how many."""
+    """Write rankings as JSON Lines, so that `data.sources.load_rankings` gives equal ones back; returns how many."""
     return _write(Path(path), (ranking_row(r) for r in rankings))
 
 
@@ -55,48 +47,6 @@ def pair_rows(ranking: Ranking) -> list[dict[str, Any]]:
         }
         for better, worse in ranking.pairs()
     ]
-
-
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    where = f"{path}, line {number}"
-                    yield where, _untwisted(_parse(line, where), where)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-
-
-def _parse(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: is not UTF-8 (byte {error.start + 1}); re-encode the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{where}: is not JSON ({error.msg} at column {error.colno}); write one JSON object a line"
-        ) from None
-    if not isinstance(row, dict):
-        raise DataError(
-            f'{where}: expected a JSON object like {{"prompt", "completions", "ranks"}}, found {str(row)[:60]}'
-        )
-    return row
-
-
-def _untwisted(row: dict[str, Any], where: str) -> dict[str, Any]:
-    """TRL's conversational pairs have `chosen` and `rejected` as a list of one assistant's turn: take its text."""
-    out = dict(row)
-    for name in ("chosen", "rejected"):
-        turns = out.get(name)
-        if isinstance(turns, list):
-            alone = len(turns) == 1 and isinstance(turns[0], dict) and turns[0].get("role") == "assistant"
-            if not alone:
-                raise DataError(
-                    f"{where}, field '{name}': expected text or one assistant's turn; move earlier turns to 'prompt'"
-                )
-            out[name] = turns[0].get("content")
-    return out
 
 
 def _write(path: Path, rows: Iterable[dict[str, Any]]) -> int:

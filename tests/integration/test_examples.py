@@ -18,7 +18,7 @@ import typer
 from rlhf import cli
 from rlhf.config import Config, load
 from rlhf.data.sources import load_demonstrations, load_prompts, load_rankings
-from rlhf.preferences import LabelStore, read_rankings
+from rlhf.preferences import LabelStore
 from rlhf.stages import pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,7 +135,7 @@ def test_rankings_by_hand_reach_the_reward_stage(
         first, *rows = capsys.readouterr().out.splitlines()
         assert first.startswith("3 rankings in ") and " 12 untied pairs; written to " in first
         assert [json.loads(row)["labeler"] for row in rows] == ["ann"] * 3
-    assert len(list(read_rankings(folder / "rankings.jsonl"))) == 3
+    assert len(load_rankings(str(folder / "rankings.jsonl"))) == 3
 
     docstring = example.__doc__ or ""
     (command,) = [line for line in commands_of(docstring) if line.startswith("rlhf ")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,41 @@ def test_parquet_with_nulls(tmp_path: Path) -> None:
 def test_pairs_as_trl_writes_them(tmp_path: Path) -> None:
     source = write(tmp_path, "pairs.json", '{"prompt": "p", "chosen": "good", "rejected": "bad"}\n')
     assert sources.load_rankings(source) == [Ranking("p", ("good", "bad"), (1, 2))]
+
+
+CHAT = ({"role": "user", "content": "Why?"},)
+
+
+def turn(text: str, role: str = "assistant") -> dict[str, str]:
+    return {"role": role, "content": text}
+
+
+def test_conversational_pairs_as_trl_has_them(tmp_path: Path) -> None:
+    row = {"prompt": list(CHAT), "chosen": [turn("good")], "rejected": [turn("bad")]}
+    expected = [Ranking(CHAT, ("good", "bad"), (1, 2))]
+    assert sources.load_rankings(write(tmp_path, "pairs.jsonl", json.dumps(row))) == expected
+    cells = ",".join('"' + json.dumps(value).replace('"', '""') + '"' for value in row.values())
+    assert sources.load_rankings(write(tmp_path, "pairs.csv", f"prompt,chosen,rejected\n{cells}\n")) == expected
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "pairs.parquet")
+    assert sources.load_rankings(str(tmp_path / "pairs.parquet")) == expected
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ([], r"expected a non-empty list of messages, found \[\]"),
+        ([turn("a", "user")], "expected text or one assistant's turn; move earlier turns to 'prompt'"),
+        ([turn("a", "user"), turn("b")], "expected text or one assistant's turn; move earlier turns to 'prompt'"),
+        ([{"role": "assistant", "content": None}], "expected text, found None"),
+        (3, "expected text, found 3"),
+    ],
+)
+def test_a_pair_that_holds_no_completion_is_named(tmp_path: Path, chosen: object, said: str) -> None:
+    source = write(tmp_path, "pairs.jsonl", json.dumps({"prompt": "p", "chosen": chosen, "rejected": "b"}))
+    with pytest.raises(DataError, match=rf"pairs\.jsonl, line 1, field 'chosen'.*: {said}"):
+        sources.load_rankings(source)
 
 
 @pytest.mark.parametrize(

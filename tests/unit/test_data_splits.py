@@ -1,11 +1,10 @@
-"""Splits that leak nothing, and the counts that a stage reports."""
+"""Splits that leak nothing."""
 
 from __future__ import annotations
 
 import pytest
 
-from rlhf.data.quality import find_conflicts, inspect_records
-from rlhf.data.records import Demonstration, Prompt, Ranking
+from rlhf.data.records import Demonstration, Prompt
 from rlhf.data.splits import check_no_leak, split_by_hash
 from rlhf.errors import DataError
 
@@ -45,39 +44,3 @@ def test_leaks_are_errors() -> None:
         check_no_leak([Prompt("a", "g")], [Prompt("b", "g")])
     with pytest.raises(DataError, match=r"1 prompt\(s\) .* 'a'"):
         check_no_leak([Prompt("a", "g")], [Demonstration("a", "c", "h")])
-
-
-def test_counts_of_demonstrations() -> None:
-    rows = [
-        Demonstration("p", "one two"),
-        Demonstration("p", "one two"),
-        Demonstration("", "  "),
-        Demonstration("q", "x"),
-    ]
-    report = inspect_records(rows, length=lambda prompt, text: len(text.split()), max_length=1)
-    assert (report.rows, report.duplicates, report.blank, report.over_long, report.longest) == (4, 1, 1, 2, 2)
-    assert report.notes == (
-        "1 rows repeat an earlier row (first: row 2)",
-        "1 rows hold a blank text (first: row 3)",
-        "2 rows are longer than 1 tokens (first: row 1)",
-    )
-    assert inspect_records(rows[-1:]).clean
-
-
-def test_counts_of_rankings() -> None:
-    rows = [
-        Ranking("p", ("a", "b", "c"), (1, 2, 2), "ada"),
-        Ranking("p", ("b", "a", "c"), (2, 1, 2), "ada"),  # the same judgement, shown in another order
-        Ranking("p", ("a", "b"), (2, 1), "ada"),  # contradicts it
-        Ranking("p", ("a", "b"), (2, 1), "bob"),  # another person may think otherwise
-        Ranking("p", ("a", "b"), (1, 1), "bob"),
-        Ranking("p", ("a", "a"), (1, None), "bob"),
-    ]
-    report = inspect_records(rows)
-    assert (report.duplicates, report.conflicts, report.unusable, report.repeated_completions) == (1, 1, 2, 1)
-    assert report.untied_pairs == 6 and report.longest is None
-    assert find_conflicts(rows) == [("ada", "p", "a", "b")]
-
-
-def test_one_text_ranked_above_itself_is_a_conflict() -> None:
-    assert find_conflicts([Ranking("p", ("a", "a"), (1, 2), "ada")]) == [("ada", "p", "a", "a")]

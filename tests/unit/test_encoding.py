@@ -113,30 +113,14 @@ def test_groups_by_rows() -> None:
     assert by_length([3, 9, 5, 9, 1], max_rows=2) == [[1, 3], [2, 0], [4]]
 
 
-def test_groups_by_tokens_counted_with_padding() -> None:
-    # At most 18 tokens: 9 + 9 = 18 fits; 5, 3, 1 padded to 5 are 15; a fourth row would not fit max_rows either.
-    assert by_length([3, 9, 5, 9, 1], max_rows=3, max_tokens=18) == [[1, 3], [2, 0, 4]]
-    # At most 14: 9 alone, 9 alone; 5 and 3 padded to 5 are 10, with 1 they would be 15.
-    assert by_length([3, 9, 5, 9, 1], max_rows=3, max_tokens=14) == [[1], [3], [2, 0], [4]]
-
-
-def test_a_row_longer_than_the_limit_stands_alone() -> None:
-    assert by_length([50, 2, 60], max_rows=8, max_tokens=10) == [[2], [0], [1]]
-
-
 def test_no_rows_no_groups() -> None:
     assert by_length([], max_rows=4) == []
 
 
-@given(st.lists(st.integers(1, 40), max_size=40), st.integers(1, 6), st.none() | st.integers(1, 100))
-def test_every_row_is_in_one_group_that_keeps_the_limits(
-    lengths: list[int], max_rows: int, max_tokens: int | None
-) -> None:
-    groups = by_length(lengths, max_rows, max_tokens)
+@given(st.lists(st.integers(1, 40), max_size=40), st.integers(1, 6))
+def test_every_row_is_in_one_group_that_keeps_the_limit(lengths: list[int], max_rows: int) -> None:
+    groups = by_length(lengths, max_rows)
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
-    for group in groups:
-        assert 1 <= len(group) <= max_rows
-        if max_tokens is not None and len(group) > 1:
-            assert len(group) * max(lengths[i] for i in group) <= max_tokens
+    assert all(1 <= len(group) <= max_rows for group in groups)
     ordered = [lengths[i] for group in groups for i in group]
     assert ordered == sorted(lengths, reverse=True)

@@ -9,7 +9,6 @@ import pytest
 
 from rlhf.data import film_reviews as film
 from rlhf.data import sources
-from rlhf.data.quality import inspect_records
 from rlhf.data.records import Ranking, parse_ranking, ranking_row
 from rlhf.data.splits import check_no_leak
 from rlhf.errors import DataError, RLHFError
@@ -139,9 +138,10 @@ class TestRealFile:
         for rankings in (reward, gold):
             assert all(len({(i - 1) // 30 for i in r.meta["snippets"]}) == 4 for r in rankings)
             assert max(Counter(i for r in rankings for i in r.meta["snippets"]).values()) <= 3
-            report = inspect_records(rankings)
-            assert report.duplicates == report.conflicts == report.repeated_completions == 0
-            assert report.unusable <= 20 and report.untied_pairs > 9000
+            assert len({(r.labeler, r.prompt, frozenset(r.completions)) for r in rankings}) == len(rankings)
+            assert all(len(set(r.completions)) == len(r.completions) for r in rankings)
+            pairs = [len(r.pairs()) for r in rankings]
+            assert pairs.count(0) <= 20 and sum(pairs) > 9000
             assert len({r.prompt for r in rankings[:200]}) > 40
         assert parse_ranking(ranking_row(reward[0]), "row") == reward[0]
 
