@@ -38,10 +38,6 @@ def plan(config: Config) -> Plan:
 
 def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
     """Train and save adapter `sft`; returns what the summary says of it."""
-    from datasets import Dataset
-    from transformers import PrinterCallback
-    from trl import SFTConfig
-
     section, encoder = config.sft, Encoder(base.tokenizer)
 
     # 1. Demonstrations, encoded as every other stage encodes them: prompt, completion, EOS.
@@ -56,7 +52,41 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
     # 3. TRL's trainer on it; the loss is on completions only.
     steps = math.ceil(len(train) * section.epochs / section.batch_size)
     steps = min(steps, section.max_steps or steps)
-    arguments = SFTConfig(
+    tracker.start(STAGE, steps)
+    loss, eval_loss = _train(base, _arguments(config, base, steps), train, held_out, tracker)
+
+    # 4. Save it.
+    result = {"loss": loss, "eval_loss": eval_loss, "examples": len(train), "steps": steps, "over_long": longer}
+    save_adapter(base, ADAPTER, adapter_folder(config, ADAPTER), record={"stage": STAGE, "result": result})
+    return result
+
+
+def _source(config: Config) -> str:
+    if config.data.demonstrations is None:
+        raise ConfigError("data.demonstrations: is not set; SFT needs prompt + completion rows (a file, or a builtin)")
+    return config.data.demonstrations
+
+
+def _encoded(config: Config, encoder: Encoder, split: Split, count: int | None) -> tuple[list[dict[str, Any]], int]:
+    """Rows `{"input_ids", "completion_mask"}`, and how many demonstrations were too long."""
+    source = _source(config)
+    rows = load_demonstrations(source, split, eval_fraction=config.data.eval_fraction)
+    encoded = [_row(encoder, row) for row in seeded_sample(rows, count, config.seed)]
+    lengths = [len(e["input_ids"]) for e in encoded]
+    return fit(encoded, lengths, config.model.max_length, config.data.over_long, f"{source} ({split} demonstrations)")
+
+
+def _row(encoder: Encoder, row: Demonstration) -> dict[str, Any]:
+    prompt, response = encoder.prompt(row.prompt), encoder.response(row.completion)
+    return {"input_ids": [*prompt, *response], "completion_mask": [0] * len(prompt) + [1] * len(response)}
+
+
+def _arguments(config: Config, base: SharedBase, steps: int) -> Any:
+    """The section in TRL's words; what the base does itself is switched off."""
+    from trl import SFTConfig
+
+    section = config.sft
+    return SFTConfig(
         output_dir=str(config.run_path / "checkpoints" / "sft"),
         max_steps=steps,
         per_device_train_batch_size=section.micro_batch_size,
@@ -83,7 +113,15 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
         dataloader_pin_memory=False,
         train_sampling_strategy="group_by_length",
     )
-    tracker.start(STAGE, steps)
+
+
+def _train(
+    base: SharedBase, arguments: Any, train: list[dict[str, Any]], held_out: list[dict[str, Any]], tracker: Tracker
+) -> tuple[float, float | None]:
+    """Train the adapter; the mean training loss, and the loss on `held_out` afterwards where there is any."""
+    from datasets import Dataset
+    from transformers import PrinterCallback
+
     with _trainer_on(base) as model:
         trainer = _trainer_class()(
             base,
@@ -92,40 +130,15 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
             train_dataset=Dataset.from_list(train),
             eval_dataset=Dataset.from_list(held_out) if held_out else None,
             processing_class=base.tokenizer,
-            callbacks=[_log_to(tracker, steps)],
+            callbacks=[_log_to(tracker, arguments.max_steps)],
         )
         trainer.remove_callback(PrinterCallback)  # the tracker shows the numbers
         with base.active(ADAPTER, train=True):
             loss = trainer.train().training_loss
-        eval_loss = None
-        if held_out:
-            with base.active(ADAPTER):
-                eval_loss = trainer.evaluate()["eval_loss"]
-
-    # 4. Save it.
-    result = {"loss": loss, "eval_loss": eval_loss, "examples": len(train), "steps": steps, "over_long": longer}
-    save_adapter(base, ADAPTER, adapter_folder(config, ADAPTER), record={"stage": STAGE, "result": result})
-    return result
-
-
-def _source(config: Config) -> str:
-    if config.data.demonstrations is None:
-        raise ConfigError("data.demonstrations: is not set; SFT needs prompt + completion rows (a file, or a builtin)")
-    return config.data.demonstrations
-
-
-def _encoded(config: Config, encoder: Encoder, split: Split, count: int | None) -> tuple[list[dict[str, Any]], int]:
-    """Rows `{"input_ids", "completion_mask"}`, and how many demonstrations were too long."""
-    source = _source(config)
-    rows = load_demonstrations(source, split, eval_fraction=config.data.eval_fraction)
-    encoded = [_row(encoder, row) for row in seeded_sample(rows, count, config.seed)]
-    lengths = [len(e["input_ids"]) for e in encoded]
-    return fit(encoded, lengths, config.model.max_length, config.data.over_long, f"{source} ({split} demonstrations)")
-
-
-def _row(encoder: Encoder, row: Demonstration) -> dict[str, Any]:
-    prompt, response = encoder.prompt(row.prompt), encoder.response(row.completion)
-    return {"input_ids": [*prompt, *response], "completion_mask": [0] * len(prompt) + [1] * len(response)}
+        if not held_out:
+            return loss, None
+        with base.active(ADAPTER):
+            return loss, trainer.evaluate()["eval_loss"]
 
 
 @contextmanager

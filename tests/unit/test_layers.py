@@ -175,6 +175,19 @@ def test_torch_is_never_imported_not_even_by_others(modules: list[str]) -> None:
     assert loaded.isdisjoint(NO_TORCH)
 
 
+def test_no_file_and_no_function_is_long() -> None:
+    """400 lines and 60: what passes them is asking to be split by meaning."""
+    long = []
+    for module, path in MODULES.items():
+        text = path.read_text(encoding="utf-8")
+        if len(text.splitlines()) > 400:
+            long.append(module)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 60:
+                long.append(f"{module}, line {node.lineno}: {node.name}")
+    assert long == []
+
+
 def test_the_walk_sees_what_it_must(tmp_path: Path) -> None:
     """The check itself: relative and lazy imports, and those for type checkers alone."""
     path = tmp_path / "fake.py"

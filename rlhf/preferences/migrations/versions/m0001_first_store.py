@@ -16,7 +16,9 @@ depends_on = None
 
 def upgrade() -> None:
     _content_tables()
-    _work_tables()
+    _task_tables()
+    _assignment_table()
+    _judgment_table()
     project = sa.table(
         "projects",
         sa.column("name", sa.String),
@@ -80,7 +82,7 @@ def _content_tables() -> None:
     op.create_index("ix_completions_prompt_id", "completions", ["prompt_id"])
 
 
-def _work_tables() -> None:
+def _task_tables() -> None:
     op.create_table(
         "tasks",
         sa.Column("id", sa.Integer, nullable=False),
@@ -118,6 +120,9 @@ def _work_tables() -> None:
         sa.ForeignKeyConstraint(["task_id"], ["tasks.id"], name="fk_task_completions_task_id"),
         sa.ForeignKeyConstraint(["completion_id"], ["completions.id"], name="fk_task_completions_completion_id"),
     )
+
+
+def _assignment_table() -> None:
     op.create_table(
         "assignments",
         sa.Column("id", sa.Integer, nullable=False),
@@ -133,6 +138,9 @@ def _work_tables() -> None:
         sa.ForeignKeyConstraint(["labeler_id"], ["labelers.id"], name="fk_assignments_labeler_id"),
     )
     op.create_index("ix_assignments_mine", "assignments", ["labeler_id", "state"])
+
+
+def _judgment_table() -> None:
     op.create_table(
         "judgments",
         sa.Column("id", sa.Integer, nullable=False),
