@@ -292,10 +292,10 @@ def test_the_score_lies_on_the_last_response_token(base: SharedBase, monkeypatch
         seen.append((rewards.clone(), mask))
         return real(rewards, values, mask, *rest)
 
-    trainer = make_trainer(base, short(value_warmup_epochs=0), lambda p, i, r: torch.full((len(r),), 3.0))
-    trainer.normalizer = ScoreNormalizer(1.0, 4.0, 5.0)
+    section = short(value_warmup_epochs=0, missing_eos="none")
+    trainer = make_trainer(base, section, lambda p, i, r: torch.full((len(r),), 3.0), prepare=False)
+    trainer.normalizer, trainer.length = ScoreNormalizer(1.0, 4.0, 5.0), LengthController(section.length, 6.0)
     monkeypatch.setattr(trainer_module, "gae", recorded)
-    trainer.section = trainer.section.model_copy(update={"missing_eos": "none"})
     trainer.step()
     rewards, mask = seen[-1]
     lengths = mask.sum(1)
@@ -337,7 +337,8 @@ def test_rules_for_a_response_without_an_end(base: SharedBase, rule: str, value:
     assert trainer._shaped_scores(scores, rollout, no_kl).tolist() == expected
     trainer.length.coef = 0.5  # + 0.5 (3 - 4) / 4 and + 0.5 (6 - 4) / 4
     longer = trainer._shaped_scores(scores, rollout, no_kl).tolist()
-    assert longer == pytest.approx([expected[0] - 0.125, expected[1] + 0.25])
+    cut_off = expected[1] + (0.0 if rule == "score" else 0.25)  # a fixed score stays what the config says
+    assert longer == pytest.approx([expected[0] - 0.125, cut_off])
 
 
 def test_levelling_takes_off_what_a_token_was_worth(base: SharedBase) -> None:

@@ -65,21 +65,25 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def opened(run: Path, seed: int, base_sha256: str = "b" * 64) -> Manifest:
+    return Manifest(run, seed, base_sha256)
+
+
 def recorded(run: Path, plan: Plan) -> Manifest:
-    manifest = Manifest(run, seed=1)
+    manifest = opened(run, 1)
     manifest.record(plan, started="", seconds=1.0, result={})
-    return Manifest(run, seed=1)  # as another process reads it
+    return opened(run, 1)  # as another process reads it
 
 
 def test_what_is_unchanged_is_done(run: Path) -> None:
-    assert not Manifest(run, 1).is_done(a_plan(run))
+    assert not opened(run, 1).is_done(a_plan(run))
     assert recorded(run, a_plan(run)).is_done(a_plan(run))
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"section": ExportSection(tolerance=0.1)}, {"inputs": {"data": "2"}}, {"extra": {"k": 1}}, {"parents": ("sft",)}],
-    ids=["config", "input", "extra", "parents"],
+    [{"section": ExportSection(tolerance=0.1)}, {"inputs": {"data": "2"}}, {"extra": {"k": 1}}],
+    ids=["config", "input", "extra"],
 )
 def test_what_has_changed_is_not_done(run: Path, changes: dict[str, Any]) -> None:
     assert not recorded(run, a_plan(run)).is_done(a_plan(run, **changes))
@@ -87,9 +91,14 @@ def test_what_has_changed_is_not_done(run: Path, changes: dict[str, Any]) -> Non
 
 def test_another_seed_or_version_is_not_done(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = recorded(run, a_plan(run))
-    assert not Manifest(run, seed=2).is_done(a_plan(run))
+    assert not opened(run, 2).is_done(a_plan(run))
     monkeypatch.setattr("rlhf.stages.manifest.__version__", "99")
     assert not manifest.is_done(a_plan(run))
+
+
+def test_other_base_weights_are_not_done(run: Path) -> None:
+    recorded(run, a_plan(run))
+    assert not opened(run, 1, base_sha256="c" * 64).is_done(a_plan(run))
 
 
 def test_a_parents_outputs_are_in_the_key(run: Path) -> None:
@@ -119,14 +128,36 @@ def test_outputs_that_are_not_what_was_written(run: Path, damage: str) -> None:
 
 def test_a_stage_is_off_the_record_while_it_runs(run: Path) -> None:
     recorded(run, a_plan(run)).forget("x")
-    assert Manifest(run, 1).stages == {}
+    assert opened(run, 1).stages == {}
+
+
+def test_what_was_made_from_something_else_is_not_sound(run: Path) -> None:
+    """sft runs anew and writes other weights: ppo was made from the old ones, export from ppo; reward stands."""
+    manifest = opened(run, 1)
+    plans = {}
+    for name, parents in (("sft", ()), ("reward", ()), ("ppo", ("sft", "reward")), ("export", ("ppo",))):
+        (run / "adapters" / name).mkdir()
+        (run / "adapters" / name / "weights").write_bytes(b"1")
+        plans[name] = Plan(name, sections={}, inputs={}, parents=parents, outputs=(run / "adapters" / name,))
+        assert manifest.missing(plans[name]) == []
+        manifest.record(plans[name], started="", seconds=1.0, result={})
+    assert set(opened(run, 1).sound()) == {"sft", "reward", "ppo", "export"}
+    manifest.forget("sft")
+    manifest.record(plans["sft"], started="", seconds=1.0, result={})
+    assert set(opened(run, 1).sound()) == {"sft", "reward", "ppo", "export"}, "made again bit for bit"
+    manifest.forget("sft")
+    (run / "adapters" / "sft" / "weights").write_bytes(b"2")
+    assert opened(run, 1).missing(plans["ppo"]) == ["sft"]
+    manifest.record(plans["sft"], started="", seconds=1.0, result={})
+    assert set(opened(run, 1).sound()) == {"sft", "reward"}
+    assert opened(run, 1).missing(plans["export"]) == ["ppo"]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])
 def test_a_damaged_manifest_is_named(run: Path, content: str) -> None:
     (run / "manifest.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"manifest\.json: is damaged \(.*\); move the run directory away"):
-        Manifest(run, 1)
+        opened(run, 1)
 
 
 def test_json_is_replaced_whole(tmp_path: Path) -> None:
