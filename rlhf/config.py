@@ -164,7 +164,8 @@ class LengthSection(Section):
     controller: Literal["off", "adaptive"] = Field(
         "off", description="adaptive: score + c * (length - target) / target, c steered until the mean meets the target"
     )
-    gain: Above0 = Field(1.0, description="how fast c answers a relative error of the mean length")
+    gain: Above0 = Field(4.0, description="c's answer to the relative error of the mean length at hand")
+    integral: NonNegative = Field(0.5, description="c's answer to the errors of all rounds so far, added up")
     limit: Above0 = Field(3.0, description="c stays within ± this many score deviations")
 
 

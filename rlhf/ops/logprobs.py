@@ -37,12 +37,7 @@ def sample_inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
         `(B,)` int64; never an index of probability zero.
     """
     cdf = probs.cumsum(dim=-1)
-    target = uniforms.unsqueeze(-1) * cdf[:, -1:]
-    index = torch.searchsorted(cdf, target, right=True).squeeze(-1)
-    return torch.minimum(index, _last_positive(probs))
-
-
-def _last_positive(probs: Tensor) -> Tensor:
-    """Index of each row's last entry above zero: `(B, V)` to `(B,)`; guards the upper end against rounding."""
-    size = probs.shape[-1]
-    return size - 1 - (probs.flip(-1) > 0).to(torch.int8).argmax(dim=-1)
+    total = cdf[:, -1:]
+    # Just below the total, whatever u rounds to: the first entry past it then is one that added probability.
+    target = torch.minimum(uniforms.unsqueeze(-1) * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cdf, target, right=True).squeeze(-1)

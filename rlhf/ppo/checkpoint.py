@@ -25,6 +25,7 @@ from rlhf.ppo.trainer import POLICY, PPOTrainer
 from rlhf.ppo.update import VALUE
 
 TENSORS, STATE = "tensors.safetensors", "state.json"
+LENGTH_STATE = ("target", "coef", "errors")
 
 
 def save(trainer: PPOTrainer, folder: Path, key: str) -> None:
@@ -38,7 +39,7 @@ def save(trainer: PPOTrainer, folder: Path, key: str) -> None:
         "updates_done": trainer.updates_done,
         "queue": trainer.queue,
         "kl_coef": trainer.kl.coef,
-        "length": {"target": trainer.length.target, "coef": trainer.length.coef},
+        "length": {k: getattr(trainer.length, k) for k in LENGTH_STATE},
         "normalizer": asdict(trainer.normalizer),
         "scheduler": {k: v for k, v in trainer.scheduler.state_dict().items() if isinstance(v, int | float | list)},
         "rates": [group["lr"] for group in trainer.optimizer.param_groups],
@@ -106,4 +107,4 @@ def _apply(trainer: PPOTrainer, state: dict[str, Any], tensors: dict[str, Tensor
     trainer.queue, trainer.updates_done = state["queue"], state["updates_done"]
     trainer.kl.coef = state["kl_coef"]
     trainer.normalizer = ScoreNormalizer(**state["normalizer"])
-    trainer.length = LengthController(trainer.section.length, state["length"]["target"], state["length"]["coef"])
+    trainer.length = LengthController(trainer.section.length, **{k: state["length"][k] for k in LENGTH_STATE})

@@ -29,14 +29,16 @@ class KLController:
 class LengthController:
     """A bonus a response for being longer (or shorter) than the reference's mean, steered until the means agree.
 
-    score + coef (length - target) / target;  coef <- clip(coef + gain (target - mean) / target, ±limit).
-    At the fixed point the mean length equals the reference's, so no score can be bought with length; single responses
-    stay free to be short or long. It is dual ascent on the constraint E[length] = target.
+    score + coef (length - target) / target, with coef = clip(gain e + integral sum(e), ±limit) and
+    e = (target - mean) / target of each round (a proportional-integral controller: the sum finds the bonus that cancels
+    what the reward pays for length, the proportional part keeps it from overshooting, as a policy under a constant
+    bonus grows longer and longer). Single responses stay free to be short or long.
     """
 
     section: LengthSection
     target: float
     coef: float = 0.0
+    errors: float = 0.0  # the sum of e over the rounds, held where the limit binds
 
     def bonus(self, length: float) -> float:
         """What is added to the normalised score of a response of `length` tokens."""
@@ -59,8 +61,11 @@ class LengthController:
     def update(self, mean_length: float) -> None:
         """Take one round's mean response length in tokens."""
         if self.section.controller == "adaptive":
-            step = self.section.gain * (self.target - mean_length) / self.target
-            self.coef = min(max(self.coef + step, -self.section.limit), self.section.limit)
+            error, limit = (self.target - mean_length) / self.target, self.section.limit
+            wanted = self.section.gain * error + self.section.integral * (self.errors + error)
+            self.coef = min(max(wanted, -limit), limit)
+            if self.coef == wanted:
+                self.errors += error
 
 
 @dataclass(frozen=True)

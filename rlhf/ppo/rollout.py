@@ -87,11 +87,11 @@ def _decode(
     cache = DynamicCache()
     for t in range(steps):
         hidden = base.decode_step(ids, mask, positions, cache)
-        logits = base.lm_head(hidden[:, -1]).float()
-        probs = torch.softmax(logits / temperature, dim=-1)
+        logp = torch.log_softmax(base.lm_head(hidden[:, -1]).float() / temperature, dim=-1)
+        probs = logp.exp()  # made once: over a large vocabulary each pass counts
         tokens = sample_inverse_cdf(probs, uniforms[draw, t])
-        logprobs[alive, t] = token_logprobs(logits, tokens, temperature)
-        entropies[alive, t] = entropy(logits, temperature)
+        logprobs[alive, t] = logp.gather(1, tokens.unsqueeze(1)).squeeze(1)
+        entropies[alive, t] = -torch.linalg.vecdot(probs, logp.clamp_(min=-1e4))  # 0 log 0 = 0
         for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
             responses[row].append(token)
         keep = (tokens != eos).nonzero().squeeze(1)
