@@ -56,15 +56,38 @@ def test_the_kl_controller_holds_a_policy_at_its_target() -> None:
 
 
 def test_the_length_controller() -> None:
-    controller = LengthController(LengthSection(controller="adaptive", gain=1.0, limit=3.0), target=20.0)
+    controller = LengthController(LengthSection(controller="adaptive", gain=1.0, integral=0.5, limit=3.0), target=20.0)
     assert controller.bonus(35.0) == 0.0
-    controller.update(15.0)  # a quarter too short
-    assert controller.coef == 0.25
-    assert controller.bonus(30.0) == 0.125
+    controller.update(15.0)  # a quarter too short: 1 * 0.25 + 0.5 * 0.25
+    assert controller.coef == 0.375
+    assert controller.bonus(30.0) == 0.1875
     assert controller.bonus(20.0) == 0.0
-    assert controller.bonus(10.0) == -0.125
-    controller.update(40.0)  # twice as long: 0.25 - 1
-    assert controller.coef == -0.75
+    assert controller.bonus(10.0) == -0.1875
+    controller.update(40.0)  # twice as long: 1 * -1 + 0.5 * (0.25 - 1)
+    assert controller.coef == -1.375
+
+
+def test_the_length_controllers_sum_holds_where_the_limit_binds() -> None:
+    controller = LengthController(LengthSection(controller="adaptive", gain=4.0, integral=1.0, limit=2.0), target=10.0)
+    controller.update(5.0)  # wanted 4 * 0.5 + 1 * 0.5 = 2.5
+    assert (controller.coef, controller.errors) == (2.0, 0.0)
+    controller.update(8.0)  # 4 * 0.2 + 1 * 0.2
+    assert (controller.coef, controller.errors) == pytest.approx((1.0, 0.2))
+
+
+def test_a_mean_that_grows_under_a_constant_bonus_does_not_overshoot() -> None:
+    """A plant without an equilibrium: every round the pull takes 10 % of the target off, a unit of the coefficient adds
+    11 %. With the defaults the mean never passes the target by a tenth; with the integral alone it does."""
+    highest = {}
+    for gain in (4.0, 1e-9):
+        controller = LengthController(LengthSection(controller="adaptive", gain=gain, integral=0.5), target=20.0)
+        mean, seen = 20.0, []
+        for _ in range(60):
+            mean += 20.0 * (0.11 * controller.coef - 0.1)
+            controller.update(mean)
+            seen.append(mean)
+        highest[gain] = max(seen)
+    assert highest[4.0] < 22.0 < highest[1e-9]
 
 
 @pytest.mark.parametrize(("mean", "limit"), [(0.0, 3.0), (1000.0, -3.0)])
