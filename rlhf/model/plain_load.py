@@ -9,6 +9,7 @@ tensor of logits `(B, T, V)` for each.
 """
 
 import json
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,16 @@ def load(base: str, adapter: str, quantization: str, device: str) -> torch.nn.Mo
     return adapted
 
 
+def peak_rss_mib() -> float:
+    """The most memory that this process held (MiB). Not `ru_maxrss`: it counts the parent's, as it was at the fork."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        if "VmHWM" in lines:
+            return int(lines["VmHWM"].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def main(request_path: str, out_path: str) -> None:
     """Answer one request."""
     request = json.loads(Path(request_path).read_text(encoding="utf-8"))
@@ -49,7 +60,7 @@ def main(request_path: str, out_path: str) -> None:
         with torch.no_grad():
             answers[quantization] = model(input_ids=ids, attention_mask=mask).logits.float().cpu().contiguous()
         del model
-    save_file(answers, out_path)
+    save_file(answers, out_path, metadata={"peak_rss_mib": str(peak_rss_mib())})
 
 
 if __name__ == "__main__":

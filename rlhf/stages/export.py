@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from rlhf.config import Config
@@ -69,7 +70,9 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
     encoder = Encoder(base.tokenizer)
     prompts, _ = usable_prompts(config, encoder, "eval", max(section.drift_prompts, 4), config.seed)
     ids, mask = pad_right([encoder.prompt(p.prompt) for p in prompts], encoder.pad, torch.device("cpu"))
-    plain = _plain_logits(config, base, folder, ids, mask)
+    plain, child_mib = _plain_logits(config, base, folder, ids, mask)
+    # Both processes hold a model at this moment; the pipeline takes the larger of this and the stage's own peak.
+    result["peak_rss_mib"] = psutil.Process().memory_info().rss / 2**20 + child_mib
     tracker.log(STAGE, 2, 3)
     ours = _our_logits(config, base, ids, mask)
     real = mask.bool()
@@ -89,7 +92,10 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
     return result
 
 
-def _plain_logits(config: Config, base: SharedBase, folder: Path, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def _plain_logits(
+    config: Config, base: SharedBase, folder: Path, ids: Tensor, mask: Tensor
+) -> tuple[dict[str, Tensor], float]:
+    """Logits by quantization from a fresh process, and the most memory that it held (MiB)."""
     quantizations = [config.model.quantization] + (["bf16"] if config.export.drift_prompts else [])
     request = {
         "base": str(base.folder),
@@ -112,7 +118,9 @@ def _plain_logits(config: Config, base: SharedBase, folder: Path, ids: Tensor, m
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise ArtifactError(f"{folder}: plain transformers + PEFT could not load it: {reason}")
-        return load_file(answered)
+        with safe_open(answered, "pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, float(file.metadata()["peak_rss_mib"])
 
 
 def _our_logits(config: Config, base: SharedBase, ids: Tensor, mask: Tensor) -> Tensor:

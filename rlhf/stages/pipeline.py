@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from rlhf.config import Config, dump
 from rlhf.data.encoding import Encoder
 from rlhf.data.sources import resolve_model
 from rlhf.errors import ArtifactError, ConfigError
+from rlhf.model import plain_load
 from rlhf.model.base import SharedBase
 from rlhf.model.loading import identify, load_tokenizer, source_folder
 from rlhf.report.html import write_report
@@ -131,7 +131,8 @@ def _run_one(name: str, plan: Plan, config: Config, base: SharedBase, manifest: 
             f"{name}: the frozen base changed while it ran ({before[:12]} to {after[:12]}); its results are void"
         )
     seconds = time.monotonic() - clock
-    result |= {"base_sha256_before": before, "base_sha256_after": after, "peak_rss_mib": _peak_rss_mib()}
+    peak = max(plain_load.peak_rss_mib(), result.get("peak_rss_mib", 0.0))
+    result |= {"base_sha256_before": before, "base_sha256_after": after, "peak_rss_mib": peak}
     manifest.record(plan, started=started, seconds=seconds, result=result)
     write_summary(config.run_path, manifest)
     tracker.say(f"{name}: done in {seconds:.0f} s")
@@ -145,9 +146,3 @@ def _load_base(config: Config, tracker: Tracker) -> SharedBase:
         f"loaded once in {time.monotonic() - clock:.0f} s for all stages"
     )
     return base
-
-
-def _peak_rss_mib() -> float:
-    """At most so much memory was held at once (MiB): this process's peak, and that of the largest that it started."""
-    kib = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return kib / 1024

@@ -11,7 +11,7 @@ from rlhf.data.records import Ranking
 from rlhf.data.sources import BUILTIN, Split, load_demonstrations, load_prompts, load_rankings
 from rlhf.data.splits import check_no_leak, split_by_hash
 from rlhf.errors import ArtifactError, ConfigError, DataError, StoreError
-from rlhf.ppo.scoring import import_function
+from rlhf.ppo.scoring import probe_judge
 from rlhf.preferences import LabelStore
 
 # The adapters that a stage reads, and the stage that writes each.
@@ -129,7 +129,7 @@ def _check_judges(stages: Sequence[str], recorded: Container[str], judges: Seque
         if judge.startswith("adapter:"):
             _check_adapter(stages, recorded, judge.removeprefix("adapter:"))
         else:
-            import_function(judge)
+            probe_judge(judge)
 
 
 def _check_adapter(stages: Sequence[str], recorded: Container[str], adapter: str) -> None:

@@ -421,7 +421,7 @@ def test_an_export_that_drifts_is_refused(again: Any, monkeypatch: pytest.Monkey
     from rlhf.stages import export
 
     def off(config: Config, base: SharedBase, _folder: Path, ids: torch.Tensor, mask: torch.Tensor) -> Any:
-        return {"fp32": export._our_logits(config, base, ids, mask) + 0.01}
+        return {"fp32": export._our_logits(config, base, ids, mask) + 0.01}, 0.0
 
     monkeypatch.setattr(export, "_plain_logits", off)
     with pytest.raises(ArtifactError, match=r"plain PEFT gives other logits .*1\.\d+e-02.* do not use this export"):
