@@ -63,7 +63,8 @@ class Manifest:
                 content = json.loads(self.path.read_text(encoding="utf-8"))
                 self.stages, self.base_seconds = dict(content["stages"]), float(content["base_seconds"])
                 for entry in self.stages.values():
-                    _ = entry["key"], dict(entry["parents"]), entry["outputs"], entry["result"], entry["sections"]
+                    _ = [entry[name] for name in ("key", "base_sha256", "outputs", "result", "sections")]
+                    _ = dict(entry["parents"])
             except (ValueError, KeyError, TypeError) as error:
                 raise ArtifactError(f"{self.path}: is damaged ({error}); move the run directory away") from error
 
@@ -109,6 +110,7 @@ class Manifest:
         """Write a finished stage down."""
         self.stages[plan.stage] = {
             "key": self.key(plan),
+            "base_sha256": self.base_sha256,
             "sections": _dumped(plan),
             "inputs": dict(plan.inputs),
             "parents": self._parents(plan),

@@ -61,7 +61,8 @@ def run(config: Config, stages: Sequence[str] | None = None, force: bool = False
         raise ConfigError("several processes were started; the commands run in one (start them without a launcher)")
     folder = source_folder(config.model.name, resolve_model(config.model.name))
     identity = identify(config.model.name, folder, config.model.quantization)
-    check(config, wanted, recorded=Manifest(config.run_path, config.seed, identity.source_sha256).sound())
+    recorded = Manifest(config.run_path, config.seed, identity.source_sha256).sound()
+    check(config, wanted, recorded, identity.source_sha256)
     check_lengths(config, wanted, Encoder(load_tokenizer(folder)))
     with _run_directory(config), quiet_libraries(), Tracker(config.run_path) as tracker:
         (config.run_path / "config.yaml").write_text(dump(config), encoding="utf-8")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rlhf.config import Config
 from rlhf.data.encoding import Encoder, fit
@@ -14,15 +15,17 @@ from rlhf.errors import ArtifactError, ConfigError, DataError, StoreError
 from rlhf.ppo.scoring import probe_judge
 from rlhf.preferences import LabelStore
 
+Recorded = Mapping[str, Mapping[str, Any]]  # entries of the manifest, by stage
+
 # The adapters that a stage reads, and the stage that writes each.
 NEEDS = {"ppo": ("sft",), "evaluate": ("sft", "policy"), "export": ("policy",)}
 WRITES = {"sft": "sft", "reward": "reward", "gold": "gold", "policy": "ppo"}
 
 
-def check(config: Config, stages: Sequence[str], recorded: Container[str] = ()) -> None:
+def check(config: Config, stages: Sequence[str], recorded: Recorded, base_sha256: str) -> None:
     """Parse every source that the stages read, find their judges, and see that the adapters they need exist.
 
-    `recorded`: the stages on the run's record.
+    `recorded`: the stages on the run's record; `base_sha256`: the source weights of the base that is asked for.
 
     Raises:
         RLHFError: the first fault found, in one line.
@@ -54,13 +57,13 @@ def check(config: Config, stages: Sequence[str], recorded: Container[str] = ()) 
     if "evaluate" in stages:
         _check_leaks(config, stages)
     if "ppo" in stages:
-        _check_judges(stages, recorded, list(config.ppo.rewards))
+        _check_judges(config, stages, recorded, base_sha256, list(config.ppo.rewards))
     if "evaluate" in stages:
-        _check_judges(stages, recorded, list(config.evaluate.judges.values()))
+        _check_judges(config, stages, recorded, base_sha256, list(config.evaluate.judges.values()))
     for stage in stages:
         needed = (config.sample.adapter,) if stage == "sample" else NEEDS.get(stage, ())
         for adapter in needed:
-            _check_adapter(stages, recorded, adapter)
+            _check_adapter(config, stages, recorded, base_sha256, adapter)
 
 
 def check_lengths(config: Config, stages: Sequence[str], encoder: Encoder) -> None:
@@ -124,18 +127,29 @@ def _check_leaks(config: Config, stages: Sequence[str]) -> None:
             check_no_leak(load_rankings(section.rankings, split, eval_fraction=fraction), held_out)
 
 
-def _check_judges(stages: Sequence[str], recorded: Container[str], judges: Sequence[str]) -> None:
+def _check_judges(config: Config, stages: Sequence[str], recorded: Recorded, base: str, judges: Sequence[str]) -> None:
     for judge in judges:
         if judge.startswith("adapter:"):
-            _check_adapter(stages, recorded, judge.removeprefix("adapter:"))
+            _check_adapter(config, stages, recorded, base, judge.removeprefix("adapter:"))
         else:
             probe_judge(judge)
 
 
-def _check_adapter(stages: Sequence[str], recorded: Container[str], adapter: str) -> None:
+def _check_adapter(config: Config, stages: Sequence[str], recorded: Recorded, base: str, adapter: str) -> None:
+    """The adapter is about to be trained, or is on the record as one of this very base."""
     writer = WRITES[adapter]
-    if writer not in stages and writer not in recorded:
+    if writer in stages:
+        return
+    if writer not in recorded:
         raise ArtifactError(
             f"adapter {adapter!r} is not on this run's record, or was made from what has changed since; "
             f"run `rlhf {writer}` first, or `rlhf run`"
+        )
+    entry, here = recorded[writer], config.model
+    then = entry["sections"]["model"]
+    if (entry["base_sha256"], then["quantization"]) != (base, here.quantization):
+        raise ArtifactError(
+            f"adapters/{adapter}: was trained on {then['name']} ({then['quantization']}, sha256 "
+            f"{entry['base_sha256'][:12]}), but the base here is {here.name} ({here.quantization}, sha256 "
+            f"{base[:12]}); set model.name and model.quantization to what it was trained on, or train it anew"
         )

@@ -184,6 +184,7 @@ def test_an_adapter_of_another_base(written: Write, tmp_path: Path) -> None:
     """An SFT adapter of the same model in fp32, asked for on the model in NF4."""
     done = CliRunner().invoke(cli.app, ["sft", "-c", str(written(judges={"brief:score": 1.0}))])
     assert done.exit_code == 0, done.output
+    before = (tmp_path / "run" / "config.yaml").read_text()
     path = written({"model.quantization": "nf4"}, judges={"brief:score": 1.0})
     done = CliRunner().invoke(cli.app, ["ppo", "-c", str(path)])
     assert done.exit_code == 2
@@ -191,6 +192,7 @@ def test_an_adapter_of_another_base(written: Write, tmp_path: Path) -> None:
     assert len(errors) == 1 and "Traceback" not in done.stderr
     assert "adapters/sft: was trained on" in errors[0] and "(fp32, " in errors[0] and "(nf4, " in errors[0]
     assert {p.name for p in (tmp_path / "run" / "adapters").iterdir()} == {"sft"}
+    assert (tmp_path / "run" / "config.yaml").read_text() == before, "nothing is written"
 
 
 def test_two_runs_in_one_directory(written: Write, tmp_path: Path) -> None:
