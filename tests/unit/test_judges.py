@@ -65,8 +65,11 @@ def test_a_function_is_tried_before_it_is_needed(write_judge: Any, body: str, sa
 
 
 def test_a_function_that_works_passes(write_judge: Any) -> None:
-    write_judge("def score(prompts, completions):\n    return [len(c) for c in completions]\n")
+    write_judge(
+        "CALLS = []\ndef score(prompts, completions):\n    CALLS.append((prompts, completions))\n    return [1.0]\n"
+    )
     probe_judge(JUDGE)
+    assert sys.modules[JUDGE.partition(":")[0]].CALLS == [(["x"], ["y"])], "tried once, on one short text"
 
 
 def test_a_judge_whose_package_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,7 +155,8 @@ def test_no_rankings_yet(written: Write, tmp_path: Path) -> None:
 
 
 def test_no_label_store_yet(written: Write) -> None:
-    refused(written({"reward.rankings": None}))
+    said = refused(written({"reward.rankings": None}))
+    assert "labels.db: no such file" in said
 
 
 def test_rankings_without_a_preference(written: Write, tmp_path: Path) -> None:
