@@ -37,6 +37,10 @@ from rlhf.model.loading import (
     resolve_device,
     source_folder,
 )
+from rlhf.ops.logprobs import entropy, linear_logprobs, token_logprobs
+
+# Models known to see nothing but what the mask and the positions say (no recurrence, no window of their own).
+FULL_ATTENTION = {"llama", "qwen2", "qwen3", "smollm3", "olmo2"}
 
 
 class SharedBase:
@@ -259,6 +263,13 @@ class SharedBase:
         return 8 if self.device.type == "cpu" else 32
 
     @property
+    def shares_prompts(self) -> bool:
+        """Whether the model takes a mask and positions of ours: full attention in every layer, rotary positions."""
+        config = self.model.config
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        return config.model_type in FULL_ATTENTION and kinds == {"full_attention"}
+
+    @property
     def _trunk(self) -> nn.Module:
         trunk: nn.Module = self.model.base_model if self.model.base_model is not self.model else self.model.model
         return trunk
@@ -269,9 +280,24 @@ class SharedBase:
         head: nn.Module = self.model.get_output_embeddings()
         return head
 
-    def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Last hidden states `(B, T, H)` of right-padded `(B, T)` token ids under the active adapter."""
-        output = self._trunk(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+    def token_logprobs(
+        self, hidden: Tensor, tokens: Tensor, temperature: float = 1.0, *, with_entropy: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logprobs `(N,)` of `tokens` `(N,)` at hidden states `(N, H)`, and entropies if asked for; see `ops`."""
+        head: Any = self.lm_head
+        if isinstance(head, nn.Linear):
+            return linear_logprobs(hidden, head.weight, tokens, temperature, bias=head.bias, with_entropy=with_entropy)
+        logits = head(hidden)  # an adapter on the output layer itself: its own weights need the whole graph
+        return token_logprobs(logits, tokens, temperature), entropy(logits, temperature) if with_entropy else None
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        """Last hidden states `(B, T, H)` of right-padded `(B, T)` token ids under the active adapter.
+
+        `attention_mask` is `(B, T)`, or, where `shares_prompts`, what to add to attention's logits `(B, 1, T, T)`.
+        """
+        output = self._trunk(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+        )
         hidden: Tensor = output.last_hidden_state
         return hidden
 
@@ -288,14 +314,16 @@ class SharedBase:
 
     @contextlib.contextmanager
     def dense_weights(self) -> Iterator[None]:
-        """Inside the block, NF4 layers on a CPU keep their dequantized weights instead of making them at every token.
+        """Inside the block, NF4 layers on a CPU keep their dequantized weights instead of making them at every forward.
 
         The numbers are the same; a decode step of a small batch costs half. Frees them afterwards (2 bytes a weight).
+        Blocks nest: the outermost one keeps and frees.
         A GPU dequantizes faster than it reads, and has no memory to spare: nothing changes there.
         """
         kept: list[Any] = []
         if self.device.type == "cpu" and self.section.quantization == "nf4":
-            kept = [layer.get_base_layer() for layer in self._layers]
+            layers = (layer.get_base_layer() for layer in self._layers)
+            kept = [layer for layer in layers if getattr(layer, "rlhf_dense", None) is None]
         try:
             for layer in kept:
                 layer.rlhf_dense = lora_layers.dense_weight(layer, self.dtype)

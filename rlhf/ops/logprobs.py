@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,82 @@ def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """-sum p log p of softmax(logits / temperature): `(..., V)` to `(...)`, in nats, fp32."""
     logp = torch.log_softmax(logits.float() / temperature, dim=-1)
     return -(logp.exp() * logp).sum(dim=-1)
+
+
+def linear_logprobs(
+    hidden: Tensor,
+    weight: Tensor,
+    tokens: Tensor,
+    temperature: float = 1.0,
+    *,
+    bias: Tensor | None = None,
+    with_entropy: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """`token_logprobs` (and `entropy`) of a frozen output layer's logits, without ever holding them all.
+
+    logits = (hidden W^T + bias) / temperature are made a chunk of rows at a time. Where `hidden` needs a gradient, its
+    direction is made in the same pass, W being frozen:
+    d logp(y) / d hidden = (onehot(y) - p) W / temperature;  d H / d hidden = -p (log p + H) W / temperature.
+
+    Args:
+        hidden: `(N, H)`; weight: `(V, H)`, bias `(V,)`, both without gradients; tokens: `(N,)`, int64.
+    Returns:
+        `(N,)` logprobs and, if asked for, `(N,)` entropies; fp32, in nats.
+    """
+    logprobs, entropies = _LinearLogprobs.apply(hidden, weight, tokens, temperature, bias, with_entropy)  # type: ignore[no-untyped-call]
+    return logprobs, entropies if with_entropy else None
+
+
+class _LinearLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        tokens: Tensor,
+        temperature: float,
+        bias: Tensor | None,
+        with_entropy: bool,
+    ) -> tuple[Tensor, Tensor]:
+        count, train = len(hidden), hidden.requires_grad
+        logprobs = torch.zeros(count, device=hidden.device)
+        entropies = torch.zeros(count, device=hidden.device)
+        toward = torch.empty_like(hidden) if train else None
+        spread = torch.empty_like(hidden) if train and with_entropy else None
+        for start in range(0, count, rows := _chunk_rows(weight)):
+            part = slice(start, start + rows)
+            logits = torch.nn.functional.linear(hidden[part], weight, bias)
+            if temperature != 1.0:
+                logits = logits.float().div_(temperature)
+            logp, chosen = torch.log_softmax(logits, dim=-1, dtype=torch.float32), tokens[part, None]
+            del logits
+            logprobs[part] = logp.gather(1, chosen).squeeze(1)
+            probs = logp.exp() if with_entropy else logp.exp_()
+            if with_entropy:
+                logp.clamp_(min=-1e4)  # 0 log 0 = 0
+                entropies[part] = -torch.linalg.vecdot(probs, logp)
+            if spread is not None:
+                slope = logp.add_(entropies[part, None]).mul_(probs)
+                spread[part] = (slope.to(weight.dtype) @ weight).div_(-temperature)
+            if toward is not None:
+                probs.scatter_add_(1, chosen, probs.new_full(chosen.shape, -1.0))
+                toward[part] = (probs.to(weight.dtype) @ weight).div_(-temperature)
+        ctx.save_for_backward(toward, spread)
+        return logprobs, entropies
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        of_logprobs, of_entropies = grads
+        toward, spread = ctx.saved_tensors
+        grad = toward * of_logprobs.unsqueeze(1).to(toward.dtype)
+        if spread is not None:
+            grad += spread * of_entropies.unsqueeze(1).to(toward.dtype)
+        return grad, None, None, None, None, None
+
+
+def _chunk_rows(weight: Tensor) -> int:
+    """Rows whose logits stay in a CPU's cache, or fill a GPU: some 2^22 and 2^26 numbers."""
+    return max(1, (1 << (22 if weight.device.type == "cpu" else 26)) // weight.shape[0])
 
 
 def sample_inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:

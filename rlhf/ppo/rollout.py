@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from rlhf.data.encoding import by_length, pad_left, pad_right
 from rlhf.model.base import SharedBase
-from rlhf.ops.logprobs import entropy, sample_inverse_cdf, token_logprobs
+from rlhf.ops.logprobs import sample_inverse_cdf
 
 
 @dataclass
@@ -143,13 +143,8 @@ def forward_responses(
     starts = torch.tensor([len(p) for p in prompts], device=base.device)
     tokens = torch.tensor([token for r in responses for token in r], device=base.device)
     hidden = base.hidden(ids, mask)[rows, starts[rows] + times - 1]
-    logits = base.lm_head(hidden)
-    return Responses(
-        token_logprobs(logits, tokens, temperature),
-        hidden,
-        torch.stack([rows, times]),
-        entropy(logits, temperature) if with_entropy else None,
-    )
+    logprobs, entropies = base.token_logprobs(hidden, tokens, temperature, with_entropy=with_entropy)
+    return Responses(logprobs, hidden, torch.stack([rows, times]), entropies)
 
 
 def response_logprobs(base: SharedBase, adapter: str | None, rollout: Rollout, *, temperature: float) -> Tensor:

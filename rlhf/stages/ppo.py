@@ -66,7 +66,8 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
     metrics: dict[str, float] = {}
     while trainer.updates_done < section.updates:
         try:
-            metrics = trainer.step()
+            with base.dense_weights():
+                metrics = trainer.step()
         except TrainingError as error:
             kept = f"; the last good checkpoint is {folder}" if folder.is_dir() else ""
             raise TrainingError(f"{error}{kept}") from error

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from rlhf.errors import ConfigError, DataError, StoreError, TrainingError
 from rlhf.model.adapters import save_adapter
 from rlhf.model.base import SharedBase
 from rlhf.model.schedule import build_scheduler
-from rlhf.model.scores import score_sequences
+from rlhf.model.scores import score_completions
 from rlhf.ops.ranking import kwise_loss, pair_accuracy, rao_kupper_loss
 from rlhf.preferences import LabelStore, pairwise_agreement
 from rlhf.stages.common import adapter_folder, imported_batch, seeded_sample
@@ -32,9 +34,10 @@ from rlhf.stages.tracking import Tracker
 
 @dataclass(frozen=True)
 class Encoded:
-    """A ranking as token ids: `sequences[i]` is prompt + completion i + EOS, of rank `ranks[i]` (0 = not ranked)."""
+    """A ranking as token ids: `completions[i]` ends with EOS and has rank `ranks[i]` (0 = not ranked)."""
 
-    sequences: tuple[tuple[int, ...], ...]
+    prompt: tuple[int, ...]
+    completions: tuple[tuple[int, ...], ...]
     ranks: tuple[int, ...]
 
 
@@ -71,11 +74,12 @@ def run(config: Config, base: SharedBase, tracker: Tracker, name: str = "reward"
         base.remove_adapter(name)
     base.add_adapter(name, head=True)
 
-    # 3. Minimise the K-wise loss.
-    _train(config, section, base, name, encoded, tracker)
+    with base.dense_weights():
+        # 3. Minimise the K-wise loss.
+        _train(config, section, base, name, encoded, tracker)
 
-    # 4. Measure it on held-out comparisons, beside how far two people agree on the same ones.
-    result = {**_accuracy(base, name, measured), **_agreement(held_out)}
+        # 4. Measure it on held-out comparisons, beside how far two people agree on the same ones.
+        result = {**_accuracy(base, name, measured), **_agreement(held_out)}
     result |= {
         "rankings": len(encoded),
         "skipped_rankings": len(train) - len(teaching),
@@ -96,13 +100,14 @@ def _comparisons(config: Config, encoder: Encoder, held_out: Sequence[Ranking], 
 
 def _accuracy(base: SharedBase, name: str, measured: Sequence[Encoded]) -> dict[str, Any]:
     """The share of untied pairs that the adapter orders rightly; each distinct sequence is scored once."""
-    unique = sorted({s for e in measured for s in e.sequences})
+    unique = sorted({(e.prompt, c) for e in measured for c in e.completions})
+    groups = [(prompt, [c for _, c in same]) for prompt, same in groupby(unique, key=itemgetter(0))]
     with base.active(name):
-        values = score_sequences(base, name, unique).cpu()
+        values = score_completions(base, name, groups).cpu()
     scores = dict(zip(unique, values.tolist(), strict=True))
     right = pairs = 0.0
     for e in measured:
-        r, n = pair_accuracy(torch.tensor([[scores[s] for s in e.sequences]]), torch.tensor([e.ranks]))
+        r, n = pair_accuracy(torch.tensor([[scores[e.prompt, c] for c in e.completions]]), torch.tensor([e.ranks]))
         right, pairs = right + float(r), pairs + float(n)
     return {
         "accuracy": right / pairs if pairs else None,
@@ -164,7 +169,7 @@ def _batches(rankings: list[Encoded], size: int, seed: int) -> Iterator[list[Enc
 
 def _score_rankings(base: SharedBase, name: str, rankings: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
     """Scores and ranks, `(B, K)` each, K the largest of the batch; padding has rank 0."""
-    flat = score_sequences(base, name, [s for e in rankings for s in e.sequences])
+    flat = score_completions(base, name, [(e.prompt, e.completions) for e in rankings])
     width = max(len(e.ranks) for e in rankings)
     rows = torch.tensor([b for b, e in enumerate(rankings) for _ in e.ranks], device=base.device)
     columns = torch.tensor([k for e in rankings for k in range(len(e.ranks))], device=base.device)
@@ -239,9 +244,9 @@ def _encode(config: Config, encoder: Encoder, rankings: Sequence[Ranking], what:
         key = prompt_key(ranking.prompt)
         prompt = cache.get(key) or encoder.prompt(ranking.prompt)
         cache[key] = prompt
-        sequences = tuple((*prompt, *encoder.response(c)) for c in ranking.completions)
-        encoded.append(Encoded(sequences, tuple(r or 0 for r in ranking.ranks)))
-    lengths = [max(len(s) for s in e.sequences) for e in encoded]
+        completions = tuple(tuple(encoder.response(c)) for c in ranking.completions)
+        encoded.append(Encoded(tuple(prompt), completions, tuple(r or 0 for r in ranking.ranks)))
+    lengths = [len(e.prompt) + max(map(len, e.completions)) for e in encoded]
     return fit(encoded, lengths, config.model.max_length, config.data.over_long, what)
 
 

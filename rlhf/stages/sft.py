@@ -16,7 +16,6 @@ from rlhf.data.sources import Split, load_demonstrations, source_fingerprint
 from rlhf.errors import ConfigError
 from rlhf.model.adapters import save_adapter
 from rlhf.model.base import SharedBase
-from rlhf.ops.logprobs import token_logprobs
 from rlhf.stages.common import adapter_folder, seeded_sample
 from rlhf.stages.manifest import Plan
 from rlhf.stages.tracking import Tracker
@@ -133,7 +132,7 @@ def _train(
             callbacks=[_log_to(tracker, arguments.max_steps)],
         )
         trainer.remove_callback(PrinterCallback)  # the tracker shows the numbers
-        with base.active(ADAPTER, train=True):
+        with base.active(ADAPTER, train=True), base.dense_weights():
             loss = trainer.train().training_loss
         if not held_out:
             return loss, None
@@ -178,7 +177,7 @@ def _trainer_class() -> Any:
             labels = inputs["labels"]
             rows, times = (labels[:, 1:] != -100).nonzero(as_tuple=True)
             hidden = self.base.hidden(inputs["input_ids"], inputs["attention_mask"])[rows, times]
-            logprobs = token_logprobs(self.base.lm_head(hidden), labels[rows, times + 1])
+            logprobs, _ = self.base.token_logprobs(hidden, labels[rows, times + 1])
             loss = -logprobs.sum() / (len(rows) if num_items_in_batch is None else num_items_in_batch)
             return (loss, {}) if return_outputs else loss
 

@@ -166,6 +166,9 @@ def test_kept_dense_weights_give_the_same_numbers_and_are_freed(tiny_model_dir: 
         plain = base.hidden(ids, mask)
         with base.dense_weights():
             assert all(layer.get_base_layer().rlhf_dense is not None for layer in base._layers)
+            with base.dense_weights():
+                pass
+            assert all(layer.get_base_layer().rlhf_dense is not None for layer in base._layers)
             assert torch.equal(base.hidden(ids, mask), plain)
     with pytest.raises(KeyError), base.dense_weights():
         raise KeyError

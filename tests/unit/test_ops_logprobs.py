@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlhf.ops.logprobs import entropy, sample_inverse_cdf, token_logprobs
+from rlhf.ops.logprobs import entropy, linear_logprobs, sample_inverse_cdf, token_logprobs
 
 BELOW_ONE = 1 - 2**-24  # the largest float32 below 1, which torch.rand can give
 
@@ -96,3 +97,68 @@ def test_never_a_token_of_probability_zero(seed: int, uniform: float, size: int)
     probs = torch.softmax(logits.masked_fill(hidden, -math.inf), dim=-1)
     token = sample_inverse_cdf(probs, torch.tensor([uniform])).item()
     assert probs[0, int(token)].item() > 0
+
+
+def linear_case(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Hidden states (7, 5) that need a gradient, an output layer (11, 5) with its bias, and tokens (7)."""
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(7, 5, generator=generator, dtype=dtype).requires_grad_()
+    weight, bias = torch.randn(11, 5, generator=generator, dtype=dtype), torch.randn(11, dtype=dtype)
+    return hidden, weight, bias, torch.randint(0, 11, (7,), generator=generator)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("with_entropy", [False, True])
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_the_output_layer_in_chunks_agrees_with_whole_logits(
+    monkeypatch: pytest.MonkeyPatch, rows: int, with_entropy: bool, temperature: float
+) -> None:
+    """Values and gradients, whatever the size of a chunk, against autograd through logits that are all there."""
+    monkeypatch.setattr("rlhf.ops.logprobs._chunk_rows", lambda _weight: rows)
+    hidden, weight, bias, tokens = linear_case()
+    found, spread = linear_logprobs(hidden, weight, tokens, temperature, bias=bias, with_entropy=with_entropy)
+    weights = torch.linspace(-1.0, 2.0, 7)  # another gradient for every row
+    total = (found * weights).sum() if spread is None else (found * weights + spread * weights.flip(0)).sum()
+    (gradient,) = torch.autograd.grad(total, hidden)
+
+    logits = hidden @ weight.T + bias
+    expected = token_logprobs(logits, tokens, temperature)
+    expected_total = (expected * weights).sum()
+    assert (spread is None) is not with_entropy
+    if spread is not None:
+        expected_total = expected_total + (entropy(logits, temperature) * weights.flip(0)).sum()
+        torch.testing.assert_close(spread, entropy(logits, temperature), atol=1e-5, rtol=0)
+    (expected_gradient,) = torch.autograd.grad(expected_total, hidden)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-5, rtol=0)
+
+
+def test_the_output_layer_without_gradients_and_with_a_token_ruled_out() -> None:
+    # Weights 1, 2, 5 of 8; the last token has no probability: 0 log 0 counts as 0.
+    weight, bias = torch.zeros(4, 2), torch.tensor([1.0, 2.0, 5.0, 0.0]).log()
+    found, spread = linear_logprobs(torch.ones(1, 2), weight, torch.tensor([2]), bias=bias, with_entropy=True)
+    assert spread is not None
+    assert not found.requires_grad
+    assert found.tolist() == pytest.approx([math.log(5 / 8)])
+    assert spread.tolist() == pytest.approx([math.log(8) - (2 * math.log(2) + 5 * math.log(5)) / 8])
+
+
+@pytest.mark.parametrize("with_entropy", [False, True])
+def test_a_large_vocabulary_is_never_held_for_all_tokens(with_entropy: bool) -> None:
+    """150k words by 256 tokens would be 38 million numbers; no tensor is a fifth of that, forward or backward."""
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            nonlocal largest
+            result = func(*args, **(kwargs or {}))
+            for made in result if isinstance(result, tuple | list) else [result]:
+                largest = max(largest, made.numel() if isinstance(made, torch.Tensor) else 0)
+            return result
+
+    hidden, weight = torch.randn(256, 8, requires_grad=True), torch.randn(150_000, 8)
+    tokens = torch.randint(0, 150_000, (256,))
+    with Watch():
+        found, spread = linear_logprobs(hidden, weight, tokens, with_entropy=with_entropy)
+        (found.sum() if spread is None else found.sum() + spread.sum()).backward()
+    assert 150_000 * 20 < largest < 256 * 150_000 / 5
