@@ -92,7 +92,15 @@ def pad_left(sequences: Sequence[Sequence[int]], pad: int, device: torch.device)
     return ids.to(device), mask.to(device)
 
 
-def by_length(lengths: Sequence[int], max_rows: int) -> list[list[int]]:
-    """Indices in groups of at most `max_rows` of similar length, longest first, so that little is padding."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return [order[i : i + max_rows] for i in range(0, len(order), max_rows)]
+def by_length(lengths: Sequence[int], max_rows: int, max_tokens: int | None = None) -> list[list[int]]:
+    """Indices in groups of similar length, longest first, so that little is padding.
+
+    A group has at most `max_rows`, and at most `max_tokens` with its padding (but one row always fits).
+    """
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        full = not groups or len(groups[-1]) == max_rows
+        if full or (max_tokens is not None and (len(groups[-1]) + 1) * lengths[groups[-1][0]] > max_tokens):
+            groups.append([])
+        groups[-1].append(i)
+    return groups

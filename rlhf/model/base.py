@@ -263,6 +263,11 @@ class SharedBase:
         return 8 if self.device.type == "cpu" else 32
 
     @property
+    def forward_tokens(self) -> int:
+        """How many tokens, padding too, share a forward of rows that differ much in length."""
+        return 1024 if self.device.type == "cpu" else 16_384
+
+    @property
     def shares_prompts(self) -> bool:
         """Whether the model takes a mask and positions of ours: full attention in every layer, rotary positions."""
         config = self.model.config

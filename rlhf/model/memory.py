@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.config import Config, LoraSection
+from rlhf.ops.logprobs import CHUNK_NUMBERS
 
 GIB = 2**30
 # NF4: 4 bits and one fp32 scale per block of 64 weights. int8: one byte (its row scales are below 0.1 %).
@@ -144,9 +145,10 @@ def activations_gib(
     return tokens * shape.layers * layer / GIB
 
 
-def logits_gib(shape: ModelShape, positions: int, compute_dtype: str) -> float:
-    """Logits at `positions` through a backward: as computed and in fp32, and the gradient of each."""
-    return positions * shape.vocab * 2 * (COMPUTE_BYTES[compute_dtype] + 4) / GIB
+def logits_gib(shape: ModelShape, positions: int, compute_dtype: str, *, cpu: bool) -> float:
+    """The fused output layer at `positions`: one chunk's logits as computed and twice in fp32, and the gradients."""
+    size, rows = COMPUTE_BYTES[compute_dtype], min(positions, CHUNK_NUMBERS["cpu" if cpu else "gpu"] // shape.vocab)
+    return (rows * shape.vocab * (size + 8) + positions * shape.hidden * size) / GIB
 
 
 def kv_cache_gib(shape: ModelShape, sequences: int, length: int, compute_dtype: str) -> float:
@@ -154,14 +156,9 @@ def kv_cache_gib(shape: ModelShape, sequences: int, length: int, compute_dtype: 
     return sequences * length * shape.layers * 2 * shape.kv_width * COMPUTE_BYTES[compute_dtype] / GIB
 
 
-def generation_gib(shape: ModelShape, sequences: int, length: int, compute_dtype: str, *, dense: bool = False) -> float:
-    """Sampling: the KV cache, and one step's logits, probabilities and their running sum in fp32.
-
-    `dense`: NF4 on a CPU, where the linear weights are kept dequantized while responses are decoded.
-    """
-    step = sequences * shape.vocab * 3 * 4 / GIB
-    weights = shape.linear_params * COMPUTE_BYTES[compute_dtype] / GIB if dense else 0.0
-    return kv_cache_gib(shape, sequences, length, compute_dtype) + step + weights
+def generation_gib(shape: ModelShape, sequences: int, length: int, compute_dtype: str) -> float:
+    """Sampling: the KV cache, and one step's logits, probabilities and their running sum in fp32."""
+    return kv_cache_gib(shape, sequences, length, compute_dtype) + sequences * shape.vocab * 3 * 4 / GIB
 
 
 def predict(config: Config, shape: ModelShape, *, cpu: bool) -> list[StageMemory]:
@@ -176,13 +173,15 @@ def predict(config: Config, shape: ModelShape, *, cpu: bool) -> list[StageMemory
     trained, resting = adapter_gib(shape, rank, trained=True), adapter_gib(shape, rank, trained=False)
     scorers = 2 if config.gold else 1
     completions, ppo = config.sample.completions, config.ppo
+    # NF4 on a CPU: the linear weights are kept dequantized while a stage works.
+    dense = shape.linear_params * COMPUTE_BYTES[dtype] / GIB if cpu and section.quantization == "nf4" else 0.0
 
     def update(sequences: int, positions: int) -> float:
         kept = activations_gib(shape, sequences, length, dtype, checkpointing=section.gradient_checkpointing, eager=cpu)
-        return kept + logits_gib(shape, positions, dtype)
+        return kept + logits_gib(shape, positions, dtype, cpu=cpu) + dense
 
     def generation(sequences: int) -> float:
-        return generation_gib(shape, sequences, length, dtype, dense=cpu and section.quantization == "nf4")
+        return generation_gib(shape, sequences, length, dtype) + dense
 
     sft, reward = config.sft.micro_batch_size, config.reward.micro_batch_size * completions
     stages = [

@@ -52,7 +52,7 @@ def score_completions(base: SharedBase, name: str, groups: Sequence[tuple[Tokens
             rows.append(_Row(prompt, part, first))
             first += len(part)
     scores, places = [], []
-    for chosen in by_length([row.length for row in rows], base.forward_rows):
+    for chosen in by_length([row.length for row in rows], base.forward_rows, base.forward_tokens):
         batch = [rows[i] for i in chosen]
         scores.append(_forward(base, name, batch))
         places += [row.first + k for row in batch for k in range(len(row.completions))]

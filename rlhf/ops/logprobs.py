@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+CHUNK_NUMBERS = {"cpu": 1 << 22, "gpu": 1 << 26}  # logits at once: what stays in a CPU's cache, what fills a GPU
+
 
 def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
     """log softmax(logits / temperature) at `tokens`.
@@ -99,8 +101,8 @@ class _LinearLogprobs(torch.autograd.Function):
 
 
 def _chunk_rows(weight: Tensor) -> int:
-    """Rows whose logits stay in a CPU's cache, or fill a GPU: some 2^22 and 2^26 numbers."""
-    return max(1, (1 << (22 if weight.device.type == "cpu" else 26)) // weight.shape[0])
+    """Rows of logits to make at once."""
+    return max(1, CHUNK_NUMBERS["cpu" if weight.device.type == "cpu" else "gpu"] // weight.shape[0])
 
 
 def sample_inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:

@@ -124,3 +124,11 @@ def test_every_row_is_in_one_group_that_keeps_the_limit(lengths: list[int], max_
     assert all(1 <= len(group) <= max_rows for group in groups)
     ordered = [lengths[i] for group in groups for i in group]
     assert ordered == sorted(lengths, reverse=True)
+
+
+def test_groups_by_length_keep_to_rows_and_tokens() -> None:
+    lengths = [3, 9, 1, 4, 2]
+    assert by_length(lengths, 2) == [[1, 3], [0, 4], [2]]
+    # 9 alone is over 8, and goes alone; 4 and 3 are 2 x 4; 2 and 1 are 2 x 2.
+    assert by_length(lengths, 9, max_tokens=8) == [[1], [3, 0], [4, 2]]
+    assert by_length(lengths, 1, max_tokens=100) == [[1], [3], [0], [4], [2]]

@@ -142,11 +142,14 @@ def test_activations_by_hand() -> None:
 
 
 def test_logits_cache_and_generation_by_hand() -> None:
-    assert memory.logits_gib(SMALL_SHAPE, 5, "bf16") * GIB == 5 * 512 * 12
-    assert memory.logits_gib(SMALL_SHAPE, 5, "fp32") * GIB == 5 * 512 * 16
+    # a chunk's logits at 5 positions, and the gradients of 64 hidden numbers each
+    assert memory.logits_gib(SMALL_SHAPE, 5, "bf16", cpu=True) * GIB == 5 * 512 * 10 + 5 * 64 * 2
+    assert memory.logits_gib(SMALL_SHAPE, 5, "fp32", cpu=True) * GIB == 5 * 512 * 12 + 5 * 64 * 4
+    # no more than 2^22 logits at once on a CPU, 2^26 on a GPU
+    assert memory.logits_gib(SMALL_SHAPE, 10**6, "bf16", cpu=True) * GIB == 2**22 * 10 + 10**6 * 128
+    assert memory.logits_gib(SMALL_SHAPE, 10**6, "bf16", cpu=False) * GIB == 2**26 * 10 + 10**6 * 128
     assert memory.kv_cache_gib(SMALL_SHAPE, 3, 10, "bf16") * GIB == 3 * 10 * 2 * 32 * 2
     assert memory.generation_gib(SMALL_SHAPE, 3, 10, "bf16") * GIB == 3_840 + 3 * 512 * 12
-    assert memory.generation_gib(SMALL_SHAPE, 3, 10, "bf16", dense=True) * GIB == 3_840 + 18_432 + 73_728
 
 
 def test_stages_by_hand() -> None:
@@ -163,14 +166,24 @@ def test_stages_by_hand() -> None:
     )
     stages = {stage.stage: stage for stage in memory.predict(config, SMALL_SHAPE, cpu=False)}
     assert list(stages) == ["sft", "reward", "ppo", "evaluate", "sample"]
-    assert stages["sft"].working * GIB == 64 * 2_816 + 64 * 512 * 12
+    assert stages["sft"].working * GIB == 64 * 2_816 + 64 * 512 * 10 + 64 * 128
     assert stages["reward"].working * GIB == 96 * 2_816
     assert stages["reward"].adapters * GIB == 131_072 + 32_768
     # update: 32 tokens and 8 positions of logits; rollout: 4 * 32 tokens of cache and 4 rows of scores
-    assert stages["ppo"].working * GIB == max(32 * 2_816 + 8 * 512 * 12, 4 * 32 * 128 + 4 * 512 * 12)
+    assert stages["ppo"].working * GIB == max(32 * 2_816 + 8 * 512 * 10 + 8 * 128, 4 * 32 * 128 + 4 * 512 * 12)
     assert stages["ppo"].adapters * GIB == 131_072 + 2 * 32_768
     assert stages["evaluate"].adapters * GIB == 3 * 32_768
-    assert stages["sft"].total == pytest.approx(sum((139_648, 131_072, 64 * 2_816 + 64 * 512 * 12)) / GIB + 1.5)
+    assert stages["sft"].total == pytest.approx(sum((139_648, 131_072, 64 * 2_816 + 64 * 512 * 10 + 64 * 128)) / GIB + 1.5)
+
+
+def test_nf4_on_a_cpu_keeps_its_linear_weights_dense_while_it_works() -> None:
+    def working(quantization: str, cpu: bool) -> dict[str, float]:
+        config = parse({"model": {"quantization": quantization}}, "test")
+        return {s.stage: s.working * GIB for s in memory.predict(config, SMALL_SHAPE, cpu=cpu)}
+
+    for stage, plain in working("bf16", cpu=True).items():
+        assert working("nf4", cpu=True)[stage] == pytest.approx(plain + 73_728)
+    assert working("nf4", cpu=False) == working("bf16", cpu=False)
 
 
 def test_gold_is_a_stage_and_a_resting_adapter_more() -> None:
