@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -135,8 +138,17 @@ def _run_one(name: str, plan: Plan, config: Config, base: SharedBase, manifest: 
     peak = max(plain_load.peak_rss_mib(), result.get("peak_rss_mib", 0.0))
     result |= {"base_sha256_before": before, "base_sha256_after": after, "peak_rss_mib": peak}
     manifest.record(plan, started=started, seconds=seconds, result=result)
+    _give_back_memory()
     write_summary(config.run_path, manifest)
     tracker.say(f"{name}: done in {seconds:.0f} s")
+
+
+def _give_back_memory() -> None:
+    """Return what the stage freed to the system: the C library keeps it, and export's second process needs it."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # glibc alone has it
+        trim(0)
 
 
 def _load_base(config: Config, tracker: Tracker) -> SharedBase:
