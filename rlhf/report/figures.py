@@ -259,10 +259,16 @@ def _curve(
     for value, label, color in rules:
         rule = alt.Chart(_data([{"y": value}])).encode(y=alt.Y("y:Q"))
         layers.append(rule.mark_rule(color=color, strokeDash=[4, 3], strokeWidth=1.2))
-        # The label stands at the end where the curve keeps farther away from the rule.
+        # The label stands at the end where the curve keeps farther away from the rule, on the side away from the curve.
         left = abs(points[0]["y"] - value) > abs(points[-1]["y"] - value)
+        below = points[0 if left else -1]["y"] > value
         text = rule.mark_text(
-            text=label, color=color, align="left" if left else "right", baseline="bottom", dy=-3, fontSize=10.5
+            text=label,
+            color=color,
+            align="left" if left else "right",
+            baseline="top" if below else "bottom",
+            dy=3 if below else -3,
+            fontSize=10.5,
         )
         layers.append(text.encode(x=alt.value(0 if left else WIDTH)))
     if len(points) == 1:
