@@ -13,45 +13,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from rlhf.config_base import (
+    Above0,
+    OptimizerSection,
+    Positive,
+    Section,
+    Temperature,
+    check_judge,
+    divides,
+)
+from rlhf.config_ppo import PPOSection
 from rlhf.config_yaml import read_yaml, shown
 from rlhf.errors import ConfigError
-
-Positive = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Above0 = Annotated[float, Field(gt=0)]
-Epsilon = Annotated[float, Field(gt=0, le=1e-2)]
-Temperature = Annotated[float, Field(gt=0, le=10)]
-
-
-def _divides(small: int, small_name: str, large: int, large_name: str) -> None:
-    if large % small:
-        raise ValueError(f"{large_name} ({large}) must be a multiple of {small_name} ({small})")
-
-
-def _check_judge(name: str) -> None:
-    kind, sign, rest = name.partition(":")
-    if not sign or not kind or not rest or (kind != "adapter" and not rest.isidentifier()):
-        raise ValueError(f"{name!r} is no judge; expected `adapter:NAME` or `module:function`")
-
-
-class Section(BaseModel):
-    """A part of a config: unknown keys are errors, numbers must be finite, and nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, strict=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _readable(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML reads `yes` as true, which pydantic would take for the number 1; no file name can hold a NUL."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError(f"found {value}, a truth value; expected a number, a text or a section")
-        if isinstance(value, str) and "\0" in value:
-            raise ValueError(f"found {value!r}, which holds a NUL character; remove it")
-        return value
 
 
 class LoraSection(Section):
@@ -60,11 +35,16 @@ class LoraSection(Section):
     rank: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="rank r of every adapter")
     alpha: Above0 = Field(32, description="scale: the update is multiplied by alpha / rank")
     target_modules: str | list[str] = Field("all-linear", description="PEFT target modules, or `all-linear`")
+    first_layer: Annotated[int, Field(ge=0)] = Field(
+        0, description="adapters on this layer and those above; PPO runs what lies below once a round, for all roles"
+    )
 
     @model_validator(mode="after")
     def _trains(self) -> LoraSection:
         if not self.target_modules:
             raise ValueError("target_modules: names no module, so nothing would train; name some, or write all-linear")
+        if self.first_layer and isinstance(self.target_modules, str) and self.target_modules != "all-linear":
+            raise ValueError("first_layer: goes with all-linear or a list of target_modules, not with a pattern")
         return self
 
 
@@ -98,17 +78,6 @@ class StoreSection(Section):
     url: str | None = Field(None, description="SQLite file or database URL; default: labels.db in the run directory")
 
 
-class OptimizerSection(Section):
-    """AdamW with linear warm-up and a schedule, as every stage uses it."""
-
-    learning_rate: Rate = Field(2e-4, description="AdamW's step size at its highest")
-    warmup_fraction: Fraction = Field(0.05, description="share of the steps over which the rate rises from 0")
-    schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="what the rate does after warm-up")
-    weight_decay: NonNegative = Field(0.0, description="AdamW's decoupled decay of the adapter's weights")
-    adam_eps: Epsilon = Field(1e-8, description="AdamW's epsilon")
-    max_grad_norm: Above0 = Field(1.0, description="clip the gradient's norm to this")
-
-
 class SFTSection(OptimizerSection):
     """Supervised fine-tuning on demonstrations (TRL's SFTTrainer); loss on completions only."""
 
@@ -121,7 +90,7 @@ class SFTSection(OptimizerSection):
 
     @model_validator(mode="after")
     def _fits(self) -> SFTSection:
-        _divides(self.micro_batch_size, "micro_batch_size", self.batch_size, "batch_size")
+        divides(self.micro_batch_size, "micro_batch_size", self.batch_size, "batch_size")
         return self
 
 
@@ -141,81 +110,7 @@ class RewardSection(OptimizerSection):
 
     @model_validator(mode="after")
     def _fits(self) -> RewardSection:
-        _divides(self.micro_batch_size, "micro_batch_size", self.batch_size, "batch_size")
-        return self
-
-
-class KLSection(Section):
-    """How the policy is held near the reference: per-token KL in the reward (Ziegler 2019, section 2.2)."""
-
-    coef: NonNegative = Field(0.05, description="kl_coef: first (or fixed) coefficient of logprobs - ref_logprobs")
-    controller: Literal["adaptive", "fixed"] = Field("adaptive", description="adaptive: coef is steered to the target")
-    target: Above0 = Field(6.0, description="nats a response that the controller steers to")
-    horizon: Above0 = Field(10_000, description="episodes over which the controller acts")
-    limit: Above0 = Field(50.0, description="stop the run when a batch's mean KL passes this")
-
-
-class LengthSection(Section):
-    """Keeps the policy's mean response length near the reference's, so that length cannot be what is learned."""
-
-    level: bool = Field(
-        False, description="reward at equal length: take off what a token of length was worth in each rollout"
-    )
-    controller: Literal["off", "adaptive"] = Field(
-        "off", description="adaptive: score + c * (length - target) / target, c steered until the mean meets the target"
-    )
-    gain: Above0 = Field(4.0, description="c's answer to the relative error of the mean length at hand")
-    integral: NonNegative = Field(0.5, description="c's answer to the errors of all rounds so far, added up")
-    limit: Above0 = Field(3.0, description="c stays within ± this many score deviations")
-
-
-class PPOSection(OptimizerSection):
-    """Proximal policy optimisation (Schulman 2017) as N+ implementation details of RLHF (Huang 2024) has it."""
-
-    adam_eps: Epsilon = Field(1e-5, description="AdamW's epsilon")
-    learning_rate: Rate = Field(1e-4, description="AdamW's step size at its highest")
-    updates: Positive = Field(20, description="rollout + optimisation rounds")
-    rollout_batch_size: Positive = Field(64, description="responses sampled in one round")
-    mini_batch_size: Positive = Field(32, description="responses in one optimizer step")
-    micro_batch_size: Positive = Field(16, description="responses in one forward and backward")
-    ppo_epochs: Annotated[int, Field(ge=1, le=32)] = Field(4, description="passes over each round's rollout")
-    gamma: Rate = Field(1.0, description="discount of a later token's reward")
-    lam: Annotated[float, Field(ge=0, le=1)] = Field(0.95, description="GAE's lambda: 1 is unbiased, less is calmer")
-    clip_range: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="ratio is clipped to 1 ± this")
-    clip_range_value: Above0 = Field(0.2, description="new values are clipped to the rollout's ± this")
-    vf_coef: NonNegative = Field(0.1, description="weight of the value loss beside the policy loss")
-    value_warmup_epochs: Annotated[int, Field(ge=0)] = Field(4, description="value-only passes over the first rollout")
-    value_trunk_gradient: bool = Field(False, description="whether the value loss also trains the policy's adapter")
-    value_learning_rate: Rate = Field(1e-3, description="rate of the value head alone")
-    entropy_coef: NonNegative = Field(0.0, description="weight of an entropy bonus")
-    target_kl: Above0 | None = Field(None, description="stop a round's epochs when KL(old, new), by k3, passes this")
-    whiten_advantages: bool = Field(True, description="mean 0 and deviation 1 over a rollout's response tokens")
-    kl: KLSection = KLSection()
-    length: LengthSection = LengthSection()
-    rewards: dict[str, float] = Field(
-        {"adapter:reward": 1.0}, description="what scores a response: `adapter:NAME` or `module:function`, with weights"
-    )
-    normalize_samples: Annotated[int, Field(ge=2)] = Field(
-        128, description="responses of the reference from which the score's mean and deviation are taken"
-    )
-    score_clip: Above0 = Field(5.0, description="normalised scores are clipped to ± this")
-    missing_eos: Literal["score", "penalty", "none"] = Field(
-        "score", description="a response cut off: gets a fixed normalised score, loses a penalty, or nothing happens"
-    )
-    missing_eos_value: float = Field(-1.0, description="that score, or (negative) that penalty")
-    max_new_tokens: Positive = Field(48, description="a response is cut off after this many tokens")
-    temperature: Temperature = Field(1.0, description="logits are divided by this in sampling and in every pass")
-    max_prompts: Positive | None = Field(None, description="take this many training prompts at most (a seeded sample)")
-    checkpoint_every: Positive = Field(5, description="rounds between checkpoints")
-
-    @model_validator(mode="after")
-    def _fits(self) -> PPOSection:
-        _divides(self.mini_batch_size, "mini_batch_size", self.rollout_batch_size, "rollout_batch_size")
-        _divides(self.micro_batch_size, "micro_batch_size", self.mini_batch_size, "mini_batch_size")
-        if not self.rewards:
-            raise ValueError("rewards: at least one `adapter:NAME` or `module:function` is needed")
-        for name in self.rewards:
-            _check_judge(name)
+        divides(self.micro_batch_size, "micro_batch_size", self.batch_size, "batch_size")
         return self
 
 
@@ -233,7 +128,7 @@ class EvaluateSection(Section):
     @model_validator(mode="after")
     def _known(self) -> EvaluateSection:
         for judge in self.judges.values():
-            _check_judge(judge)
+            check_judge(judge)
         return self
 
 
@@ -280,6 +175,8 @@ class Config(Section):
                 f"ppo.max_new_tokens ({self.ppo.max_new_tokens}) must be smaller than model.max_length "
                 f"({self.model.max_length}): a prompt needs room too"
             )
+        if self.ppo.ptx_coef > 0 and self.data.demonstrations is None:
+            raise ValueError("ppo.ptx_coef: is above 0, but data.demonstrations is not set; name SFT's demonstrations")
         known = ["reward"] + (["gold"] if self.gold else [])
         for where, judges in (("ppo.rewards", self.ppo.rewards), ("evaluate.judges", self.evaluate.judges.values())):
             for judge in judges:

@@ -91,7 +91,8 @@ def load_adapter(base: SharedBase, name: str, folder: Path) -> dict[str, Any]:
     if name in base.adapters:
         base.remove_adapter(name)
     targets = config["target_modules"]
-    lora = LoraSection(rank=config["r"], alpha=config["lora_alpha"], target_modules=targets)
+    first = min(config.get("layers_to_transform") or [0])
+    lora = LoraSection(rank=config["r"], alpha=config["lora_alpha"], target_modules=targets, first_layer=first)
     base.add_adapter(name, head=HEAD_KEY in tensors, lora=lora)
     _fill(base, name, tensors, folder)
     return record

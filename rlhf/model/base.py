@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from rlhf.config import LoraSection, ModelSection
 from rlhf.data.sources import resolve_model
 from rlhf.errors import ArtifactError, ConfigError
 from rlhf.model import lora as lora_layers
+from rlhf.model.identity import base_sha256
 from rlhf.model.loading import (
     DTYPES,
     BaseIdentity,
@@ -37,10 +38,8 @@ from rlhf.model.loading import (
     resolve_device,
     source_folder,
 )
-from rlhf.ops.logprobs import entropy, linear_logprobs, token_logprobs
-
-# Models known to see nothing but what the mask and the positions say (no recurrence, no window of their own).
-FULL_ATTENTION = {"llama", "qwen2", "qwen3", "smollm3", "olmo2"}
+from rlhf.model.trunk import is_plain, layers_of
+from rlhf.ops.logprobs import entropy, linear_logprobs, only, token_logprobs
 
 
 class SharedBase:
@@ -115,10 +114,12 @@ class SharedBase:
         if name in self.adapters:
             raise ArtifactError(f"adapter {name!r} exists already; adapters: {', '.join(self.adapters)}")
         lora = lora or self.section.lora
+        targets, layers = lora_layers.targets_from(self.model, lora)
         config = LoraConfig(
             r=lora.rank,
             lora_alpha=int(lora.alpha) if lora.alpha.is_integer() else lora.alpha,  # type: ignore[arg-type]
-            target_modules=lora.target_modules,
+            target_modules=targets,
+            layers_to_transform=layers,
             lora_dropout=0.0,
             bias="none",
             task_type="CAUSAL_LM",
@@ -162,8 +163,12 @@ class SharedBase:
         self._require(source)
         assert self.peft_model is not None
         if target not in self.adapters:
-            self.add_adapter(target, head=source in self.heads, lora=_shape_of(self.peft_model.peft_config[source]))
-        shapes = [_shape_of(self.peft_model.peft_config[name]) for name in (source, target)]
+            self.add_adapter(
+                target,
+                head=source in self.heads,
+                lora=lora_layers.shape_of_adapter(self.peft_model.peft_config[source]),
+            )
+        shapes = [lora_layers.shape_of_adapter(self.peft_model.peft_config[name]) for name in (source, target)]
         if shapes[0] != shapes[1] or (source in self.heads) != (target in self.heads):
             raise ArtifactError(
                 f"adapter {target!r} has another rank, alpha, target or head than {source!r}: remove it first"
@@ -269,10 +274,8 @@ class SharedBase:
 
     @property
     def shares_prompts(self) -> bool:
-        """Whether the model takes a mask and positions of ours: full attention in every layer, rotary positions."""
-        config = self.model.config
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        return config.model_type in FULL_ATTENTION and kinds == {"full_attention"}
+        """Whether the model takes a mask and positions of ours, and can be run in two parts."""
+        return is_plain(self.model.config)
 
     @property
     def _trunk(self) -> nn.Module:
@@ -286,23 +289,55 @@ class SharedBase:
         return head
 
     def token_logprobs(
-        self, hidden: Tensor, tokens: Tensor, temperature: float = 1.0, *, with_entropy: bool = False
+        self,
+        hidden: Tensor,
+        tokens: Tensor,
+        temperature: float = 1.0,
+        *,
+        with_entropy: bool = False,
+        allowed: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Logprobs `(N,)` of `tokens` `(N,)` at hidden states `(N, H)`, and entropies if asked for; see `ops`."""
         head: Any = self.lm_head
         if isinstance(head, nn.Linear):
-            return linear_logprobs(hidden, head.weight, tokens, temperature, bias=head.bias, with_entropy=with_entropy)
+            return linear_logprobs(
+                hidden, head.weight, tokens, temperature, bias=head.bias, with_entropy=with_entropy, allowed=allowed
+            )
         logits = head(hidden)  # an adapter on the output layer itself: its own weights need the whole graph
+        logits = logits if allowed is None else only(logits, allowed)
         return token_logprobs(logits, tokens, temperature), entropy(logits, temperature) if with_entropy else None
 
-    def hidden(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor | None = None,
+        lower: tuple[int, Tensor] | None = None,
+    ) -> Tensor:
         """Last hidden states `(B, T, H)` of right-padded `(B, T)` token ids under the active adapter.
 
         `attention_mask` is `(B, T)`, or, where `shares_prompts`, what to add to attention's logits `(B, 1, T, T)`.
+        `lower` is what `lower_hidden` gave for the same ids, and up to which layer: only the rest is run.
         """
-        output = self._trunk(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-        )
+        if lower is None:
+            parts, inputs = contextlib.nullcontext(), {"input_ids": input_ids}
+        else:
+            parts, inputs = layers_of(self._trunk, slice(lower[0], None)), {"inputs_embeds": lower[1]}
+        with parts:
+            output = self._trunk(attention_mask=attention_mask, position_ids=position_ids, use_cache=False, **inputs)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def frozen_layers(self, *adapters: str) -> int:
+        """How many of the lowest layers none of these adapters touches, where the model can be run in two parts."""
+        if not self.shares_prompts or self.peft_model is None:
+            return 0
+        return min(lora_layers.shape_of_adapter(self.peft_model.peft_config[name]).first_layer for name in adapters)
+
+    def lower_hidden(self, input_ids: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
+        """What the lowest `layers` layers make of `(B, T)` token ids: `(B, T, H)`, under every adapter above."""
+        with torch.no_grad(), layers_of(self._trunk, slice(layers), norm=False):
+            output = self._trunk(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         hidden: Tensor = output.last_hidden_state
         return hidden
 
@@ -355,41 +390,9 @@ class SharedBase:
 
     def sha256(self) -> str:
         """Hash of the loaded base tensors (quantized bytes and their scales), adapters and heads left out."""
-        digest = hashlib.sha256()
-        for name, tensor in _base_tensors(self.model):
-            digest.update(name.encode() + b"\0")
-            digest.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return base_sha256(self.model)
 
     def _require(self, name: str) -> None:
         if name not in self.adapters:
             known = ", ".join(self.adapters) or "none"
             raise ArtifactError(f"no adapter {name!r} on this base; adapters: {known}")
-
-
-def _shape_of(config: Any) -> LoraSection:
-    """Rank, scale and targets of an adapter, as PEFT holds them."""
-    targets = config.target_modules
-    return LoraSection(
-        rank=config.r, alpha=config.lora_alpha, target_modules=targets if isinstance(targets, str) else sorted(targets)
-    )
-
-
-def _base_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The base's own parameters and buffers by the name they have without PEFT, in a fixed order."""
-    found: dict[str, Tensor] = {}
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if "lora_" in name:
-            continue
-        plain = name.replace(".base_layer.", ".")
-        found[plain] = tensor
-        state = getattr(tensor, "quant_state", None)
-        if state is not None:
-            found[plain + ".absmax"] = state.absmax
-            found[plain + ".code"] = state.code
-    for name, module in model.named_modules():  # int8's scales, one a row: bitsandbytes moves them at the first forward
-        for place in ("weight", "state"):
-            scales: Tensor | None = getattr(getattr(module, place, None), "SCB", None)
-            if scales is not None:
-                found[f"{name}.".replace(".base_layer.", ".") + "SCB"] = scales
-    yield from sorted(found.items())

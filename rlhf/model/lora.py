@@ -17,6 +17,9 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from rlhf.config import LoraSection
+from rlhf.errors import ConfigError
+
 
 class _LoraLinear(torch.autograd.Function):
     """y = x W^T + b + s (x A^T) B^T, with W frozen (Hu 2021, eq. 3).
@@ -86,6 +89,34 @@ def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         a, b = self.lora_A[name].weight, self.lora_B[name].weight
         y = _LoraLinear.apply(flat, a, b, self.scaling[name], base)  # type: ignore[no-untyped-call]
     return y.view(*x.shape[:-1], y.shape[-1])
+
+
+def targets_from(model: nn.Module, lora: LoraSection) -> tuple[str | list[str], list[int] | None]:
+    """PEFT's `target_modules` and `layers_to_transform` for adapters on `lora.first_layer` and above.
+
+    Raises:
+        ConfigError: the model has fewer layers.
+    """
+    if lora.first_layer == 0:
+        return lora.target_modules, None
+    count: int = model.config.num_hidden_layers  # type: ignore[union-attr, assignment]
+    if lora.first_layer >= count:
+        raise ConfigError(
+            f"model.lora.first_layer: found {lora.first_layer}, but the model has layers 0 to {count - 1}; lower it"
+        )
+    targets = linear_names(model) if lora.target_modules == "all-linear" else list(lora.target_modules)
+    return targets, list(range(lora.first_layer, count))
+
+
+def shape_of_adapter(config: Any) -> LoraSection:
+    """Rank, scale, targets and layers of an adapter, as PEFT holds them."""
+    targets = config.target_modules
+    return LoraSection(
+        rank=config.r,
+        alpha=config.lora_alpha,
+        target_modules=targets if isinstance(targets, str) else sorted(targets),
+        first_layer=min(config.layers_to_transform or [0]),
+    )
 
 
 def check_targets(model: nn.Module, targets: str | Iterable[str] | None) -> None:

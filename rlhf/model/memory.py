@@ -91,7 +91,7 @@ def shape_of(model_config: Any, lora: LoraSection) -> ModelShape:
         linear_params=linear,
         embedding_params=embedding,
         other_params=total - linear - embedding,
-        lora_width=sum(m.in_features + m.out_features for n, m in linears.items() if _adapted(n, lora.target_modules)),
+        lora_width=sum(m.in_features + m.out_features for n, m in linears.items() if _adapted(n, lora)),
         hidden=text.hidden_size,
         intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         layers=text.num_hidden_layers,
@@ -101,13 +101,16 @@ def shape_of(model_config: Any, lora: LoraSection) -> ModelShape:
     )
 
 
-def _adapted(name: str, target_modules: str | list[str]) -> bool:
-    """PEFT's rule: `all-linear`, a regular expression for the whole name, or a list of endings."""
-    if target_modules == "all-linear":
+def _adapted(name: str, lora: LoraSection) -> bool:
+    """PEFT's rule: `all-linear`, a regular expression for the whole name, or a list of endings; and the first layer."""
+    layer = re.search(r"\.(\d+)\.", name)
+    if layer is not None and int(layer.group(1)) < lora.first_layer:
+        return False
+    if lora.target_modules == "all-linear":
         return True
-    if isinstance(target_modules, str):
-        return re.fullmatch(target_modules, name) is not None
-    return any(name == ending or name.endswith("." + ending) for ending in target_modules)
+    if isinstance(lora.target_modules, str):
+        return re.fullmatch(lora.target_modules, name) is not None
+    return any(name == ending or name.endswith("." + ending) for ending in lora.target_modules)
 
 
 def weights_gib(shape: ModelShape, quantization: str, compute_dtype: str) -> float:

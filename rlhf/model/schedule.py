@@ -7,7 +7,7 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from rlhf.config import OptimizerSection
+from rlhf.config_base import OptimizerSection
 
 
 def rate_factor(step: int, steps: int, warmup: int, schedule: str) -> float:

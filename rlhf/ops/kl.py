@@ -24,3 +24,6 @@ def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """(q/p - 1) - log(q/p): unbiased and never negative."""
     log_ratio = ref_logprobs - logprobs
     return log_ratio.expm1() - log_ratio
+
+
+ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
 def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """-sum p log p of softmax(logits / temperature): `(..., V)` to `(...)`, in nats, fp32."""
     logp = torch.log_softmax(logits.float() / temperature, dim=-1)
-    return -(logp.exp() * logp).sum(dim=-1)
+    return -(logp.exp() * logp.clamp(min=-1e4)).sum(dim=-1)  # 0 log 0 = 0
 
 
 def linear_logprobs(
@@ -37,6 +38,7 @@ def linear_logprobs(
     *,
     bias: Tensor | None = None,
     with_entropy: bool = False,
+    allowed: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """`token_logprobs` (and `entropy`) of a frozen output layer's logits, without ever holding them all.
 
@@ -46,10 +48,11 @@ def linear_logprobs(
 
     Args:
         hidden: `(N, H)`; weight: `(V, H)`, bias `(V,)`, both without gradients; tokens: `(N,)`, int64.
+        allowed: for each of the N, the token ids that the distribution is over (what a sampling filter kept).
     Returns:
         `(N,)` logprobs and, if asked for, `(N,)` entropies; fp32, in nats.
     """
-    logprobs, entropies = _LinearLogprobs.apply(hidden, weight, tokens, temperature, bias, with_entropy)  # type: ignore[no-untyped-call]
+    logprobs, entropies = _LinearLogprobs.apply(hidden, weight, tokens, temperature, bias, with_entropy, allowed)  # type: ignore[no-untyped-call]
     return logprobs, entropies if with_entropy else None
 
 
@@ -63,6 +66,7 @@ class _LinearLogprobs(torch.autograd.Function):
         temperature: float,
         bias: Tensor | None,
         with_entropy: bool,
+        allowed: Sequence[Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
         count, train = len(hidden), hidden.requires_grad
         logprobs = torch.zeros(count, device=hidden.device)
@@ -74,6 +78,8 @@ class _LinearLogprobs(torch.autograd.Function):
             logits = torch.nn.functional.linear(hidden[part], weight, bias)
             if temperature != 1.0:
                 logits = logits.float().div_(temperature)
+            if allowed is not None:
+                logits = only(logits, allowed[part])
             logp, chosen = torch.log_softmax(logits, dim=-1, dtype=torch.float32), tokens[part, None]
             del logits
             logprobs[part] = logp.gather(1, chosen).squeeze(1)
@@ -97,7 +103,34 @@ class _LinearLogprobs(torch.autograd.Function):
         grad = toward * of_logprobs.unsqueeze(1).to(toward.dtype)
         if spread is not None:
             grad += spread * of_entropies.unsqueeze(1).to(toward.dtype)
-        return grad, None, None, None, None, None
+        return grad, None, None, None, None, None, None
+
+
+def only(logits: Tensor, allowed: Sequence[Tensor]) -> Tensor:
+    """`(N, V)` logits, minus infinity at every token that is not among its row's `allowed` ids."""
+    out = torch.full_like(logits, float("-inf"))
+    rows = torch.arange(len(allowed)).repeat_interleave(torch.tensor([len(ids) for ids in allowed])).to(logits.device)
+    ids = torch.cat(list(allowed)).to(logits.device, torch.int64)
+    out[rows, ids] = logits[rows, ids]
+    return out
+
+
+def filtered(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+    """`(N, V)` logits, minus infinity outside the `top_k` likeliest, then outside the nucleus of those.
+
+    The nucleus is the fewest tokens whose probabilities add up to `top_p` or more (Holtzman 2020, section 3.1); one
+    token always stays.
+    """
+    if top_k is not None and top_k < logits.shape[-1]:
+        best = logits.topk(top_k, dim=-1)
+        logits = torch.full_like(logits, float("-inf")).scatter(-1, best.indices, best.values)
+    if top_p is not None:
+        ordered, places = logits.sort(dim=-1, descending=True)
+        probs = ordered.softmax(dim=-1)
+        before = probs.cumsum(dim=-1) - probs  # what the likelier ones hold already
+        ordered = ordered.masked_fill(before >= top_p, float("-inf"))
+        logits = torch.empty_like(logits).scatter(-1, places, ordered)
+    return logits
 
 
 def _chunk_rows(weight: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""A PPO run's whole state on disk: adapter, value head, optimizer, schedule, random numbers, controllers, prompt queue.
+"""A PPO run's whole state on disk: policy, critic, optimizer, schedule, random numbers, controllers, prompt queue.
 
 Written beside and put in place by `model.folders`, so that a kill at any moment leaves the last whole checkpoint or
 the new one. Tensors are safetensors, the rest is JSON; resuming gives bit-identical training on a CPU at the same
@@ -21,8 +21,7 @@ from torch import Tensor
 from rlhf.errors import ArtifactError
 from rlhf.model.folders import recover, replace_folder, staging_of
 from rlhf.ppo.control import LengthController, ScoreNormalizer
-from rlhf.ppo.trainer import POLICY, PPOTrainer
-from rlhf.ppo.update import VALUE
+from rlhf.ppo.trainer import PPOTrainer
 
 TENSORS, STATE = "tensors.safetensors", "state.json"
 LENGTH_STATE = ("target", "coef", "errors")
@@ -37,7 +36,8 @@ def save(trainer: PPOTrainer, folder: Path, key: str) -> None:
         "key": key,
         "sha256": hashlib.sha256((staging / TENSORS).read_bytes()).hexdigest(),
         "updates_done": trainer.updates_done,
-        "queue": trainer.queue,
+        "prompt_queue": trainer.prompt_cycle.queue,
+        "demonstration_queue": trainer.learner.demonstration_cycle.queue,
         "kl_coef": trainer.kl.coef,
         "length": {k: getattr(trainer.length, k) for k in LENGTH_STATE},
         "normalizer": asdict(trainer.normalizer),
@@ -84,7 +84,7 @@ def _tensors(trainer: PPOTrainer) -> dict[str, Tensor]:
 
 
 def _parameters(trainer: PPOTrainer) -> list[Tensor]:
-    return [*trainer.base.adapter_parameters(POLICY), trainer.base.heads[VALUE].weight]
+    return [p for group in trainer.optimizer.param_groups for p in group["params"]]
 
 
 def _apply(trainer: PPOTrainer, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -104,7 +104,8 @@ def _apply(trainer: PPOTrainer, state: dict[str, Any], tensors: dict[str, Tensor
         group["lr"] = rate
     trainer.order.set_state(tensors["random.order"])
     trainer.draws.set_state(tensors["random.draws"])
-    trainer.queue, trainer.updates_done = state["queue"], state["updates_done"]
+    trainer.prompt_cycle.queue, trainer.updates_done = state["prompt_queue"], state["updates_done"]
+    trainer.learner.demonstration_cycle.queue = state["demonstration_queue"]
     trainer.kl.coef = state["kl_coef"]
     trainer.normalizer = ScoreNormalizer(**state["normalizer"])
     trainer.length = LengthController(trainer.section.length, **{k: state["length"][k] for k in LENGTH_STATE})

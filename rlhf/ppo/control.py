@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from rlhf.config import KLSection, LengthSection
+import torch
+
+from rlhf.config_ppo import KLSection, LengthSection
 
 
 @dataclass
@@ -32,7 +34,8 @@ class LengthController:
     score + coef (length - target) / target, with coef = clip(gain e + integral sum(e), ±limit) and
     e = (target - mean) / target of each round (a proportional-integral controller: the sum finds the bonus that cancels
     what the reward pays for length, the proportional part keeps it from overshooting, as a policy under a constant
-    bonus grows longer and longer). Single responses stay free to be short or long.
+    bonus grows longer and longer). With `controller: fixed`, coef stays what the section says. Single responses stay
+    free to be short or long.
     """
 
     section: LengthSection
@@ -78,3 +81,18 @@ class ScoreNormalizer:
 
     def __call__(self, score: float) -> float:
         return min(max((score - self.mean) / max(self.std, 1e-6), -self.clip), self.clip)
+
+
+@dataclass
+class Cycle:
+    """Indices of `count` things in random order; all come once before any comes again. `queue` is what is left."""
+
+    count: int
+    queue: list[int] = field(default_factory=list)
+
+    def take(self, wanted: int, order: torch.Generator) -> list[int]:
+        """The next `wanted` indices; `order` shuffles."""
+        while len(self.queue) < wanted:
+            self.queue += torch.randperm(self.count, generator=order).tolist()
+        taken, self.queue = self.queue[:wanted], self.queue[wanted:]
+        return taken

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,30 +12,34 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rlhf.config import PPOSection
+from rlhf.config_ppo import PPOSection
 from rlhf.data.encoding import Encoder
 from rlhf.data.records import Prompt
 from rlhf.errors import TrainingError
 from rlhf.model.base import SharedBase
 from rlhf.model.schedule import build_scheduler
-from rlhf.ops import kl
-from rlhf.ops.advantages import gae
-from rlhf.ops.masked import masked_mean, whiten
-from rlhf.ppo.control import KLController, LengthController, ScoreNormalizer
-from rlhf.ppo.rollout import Rollout, response_logprobs, response_pass, sample
+from rlhf.ops import advantages as estimators
+from rlhf.ops.kl import ESTIMATORS
+from rlhf.ops.masked import whiten
+from rlhf.ppo.control import Cycle, KLController, LengthController, ScoreNormalizer
+from rlhf.ppo.critic import build_critic, warm_up
+from rlhf.ppo.engines import ENGINES
+from rlhf.ppo.metrics import Clock, check, describe
+from rlhf.ppo.rewards import shaped_scores, token_rewards
+from rlhf.ppo.roles import POLICY, REFERENCE, VALUE
+from rlhf.ppo.rollout import Rollout, response_features, response_logprobs, response_pass, run_lower
 from rlhf.ppo.scoring import Judge
-from rlhf.ppo.update import VALUE, Batch, clipped_update
-
-POLICY, REFERENCE = "policy", "sft"
+from rlhf.ppo.update import Batch, Demonstration, Learner, clipped_update
 
 
 class PPOTrainer:
     """Trains adapter `policy` (a copy of `sft`) against a judge, held near the frozen `sft`.
 
     Args:
-        base: holds adapters `sft` and `policy`; the head `value` is added where it is missing.
+        base: holds adapters `sft` and `policy` (and `reward`, where the critic is an adapter).
         prompts: what to sample from; every process takes its own share of each rollout.
         judge: scores responses (see `scoring.py`).
+        demonstrations: prompt and response tokens for the ptx loss; needed where `ptx_coef` is above 0.
     """
 
     def __init__(
@@ -49,26 +51,25 @@ class PPOTrainer:
         judge: Judge,
         accelerator: Accelerator,
         seed: int,
+        demonstrations: Sequence[Demonstration] = (),
     ) -> None:
         self.section, self.base, self.encoder, self.judge, self.accelerator = section, base, encoder, judge, accelerator
         self.prompts = [(p.prompt, encoder.prompt(p.prompt)) for p in prompts]
         self.local_batch = _share(section.rollout_batch_size, accelerator, "ppo.rollout_batch_size")
         _share(section.mini_batch_size, accelerator, "ppo.mini_batch_size")
-        if VALUE not in base.heads:
-            base.add_head(VALUE)
+        _share(section.rollout_batch_size // section.samples_per_prompt, accelerator, "a rollout's number of prompts")
+        critic = build_critic(section, base)
+        own = [{"params": base.adapter_parameters(POLICY), "lr": section.learning_rate}]
         self.optimizer = torch.optim.AdamW(
-            [
-                {"params": base.adapter_parameters(POLICY), "lr": section.learning_rate},
-                {"params": [base.heads[VALUE].weight], "lr": section.value_learning_rate},
-            ],
-            eps=section.adam_eps,
-            weight_decay=section.weight_decay,
+            own + (critic.groups() if critic else []), eps=section.adam_eps, weight_decay=section.weight_decay
         )
         steps = section.updates * section.ppo_epochs * (section.rollout_batch_size // section.mini_batch_size)
         self.scheduler = build_scheduler(self.optimizer, section, steps)
         self.order = torch.Generator().manual_seed(seed)  # the same in every process
         self.draws = torch.Generator().manual_seed(seed * 1_000_003 + accelerator.process_index)
-        self.queue: list[int] = []
+        self.prompt_cycle = Cycle(len(self.prompts))
+        self.learner = Learner(base, section, self.optimizer, accelerator, self.order, critic, tuple(demonstrations))
+        self.critic = critic
         self.updates_done = 0
         self.kl = KLController(section.kl, section.kl.coef)
         self.normalizer: ScoreNormalizer | None = None
@@ -76,206 +77,140 @@ class PPOTrainer:
 
     def prepare(self) -> dict[str, float]:
         """Measure the reference: the mean and deviation of its scores, and its mean length."""
-        scores, lengths, wanted = (
-            [],
-            [],
-            _share(self.section.normalize_samples, self.accelerator, "ppo.normalize_samples"),
-        )
+        scores, lengths, section = [], [], self.section
+        wanted = _share(section.normalize_samples, self.accelerator, "ppo.normalize_samples")
         while sum(len(s) for s in scores) < wanted:
             rollout, prompts = self._sample(REFERENCE, min(self.local_batch, wanted - sum(len(s) for s in scores)))
             scores.append(self.judge(prompts, rollout.prompts, rollout.responses).to(self.base.device))
             lengths.append(rollout.lengths.float())
-        score, length = self._gather(torch.cat(scores)), self._gather(torch.cat(lengths))
+        score, length = self.gather(torch.cat(scores)), self.gather(torch.cat(lengths))
         if not float(score.std()) > 0.0:
             raise TrainingError(
                 f"ppo.rewards: all {len(score)} responses of the reference score {float(score[0]):g}; "
                 "a judge that tells none apart has nothing to teach"
             )
-        self.normalizer = ScoreNormalizer(float(score.mean()), float(score.std()), self.section.score_clip)
-        self.length = LengthController(self.section.length, float(length.mean()))
+        self.normalizer = ScoreNormalizer(float(score.mean()), float(score.std()), section.score_clip)
+        self.length = LengthController(section.length, float(length.mean()), section.length.coef)
         return {"score_mean": self.normalizer.mean, "score_std": self.normalizer.std, "length": self.length.target}
 
     def step(self) -> dict[str, float]:
         """One round: sample, score, shape rewards, estimate advantages, update; returns what to log."""
         assert self.normalizer is not None and self.length is not None, "call prepare() first"
-        section, clock = self.section, _Clock()
+        section, base, clock = self.section, self.base, Clock()
 
-        rollout, prompts = self._sample(POLICY, self.local_batch)
+        # 1. Responses of the policy, and what they are worth.
+        rollout, prompts = self._sample(POLICY, self.local_batch, section.samples_per_prompt)
         mask = rollout.response_mask
         clock.lap("sample")
+        if layers := base.frozen_layers(POLICY, REFERENCE, *([VALUE] if VALUE in base.adapters else [])):
+            run_lower(base, rollout, layers)
+        scores = self.judge(prompts, rollout.prompts, rollout.responses).to(base.device)
 
-        scores = self.judge(prompts, rollout.prompts, rollout.responses).to(self.base.device)
-        ref_logprobs = response_logprobs(self.base, REFERENCE, rollout, temperature=section.temperature)
+        # 2. Logprobs of the same tokens under the reference and under the policy that wrote them.
+        ref_logprobs = response_logprobs(base, REFERENCE, rollout, temperature=section.temperature)
         clock.lap("score")
+        logprobs, features = self._old_pass(rollout)
 
-        # Computed as the update computes them: the first pass's ratio is 1, where a rollout's own differ by rounding.
-        logprobs, hidden = response_pass(self.base, POLICY, rollout, temperature=section.temperature, with_hidden=True)
-        assert hidden is not None
-        log_ratio = kl.k1(logprobs, ref_logprobs) * mask
-        shaped = self._shaped_scores(scores, rollout, -self.kl.coef * log_ratio.sum(1))
-        rewards = -self.kl.coef * log_ratio
-        rewards[torch.arange(len(shaped)), rollout.lengths - 1] += shaped
+        # 3. A reward for every token: the score at the last one, KL at each, unless KL is in the loss.
+        weight = self.kl.coef if section.kl.place == "reward" else 0.0
+        penalties = weight * ESTIMATORS[section.kl.estimator](logprobs, ref_logprobs) * mask
+        shaped = shaped_scores(section, self.normalizer, self.length, scores, rollout, penalties.sum(1), self.gather)
+        rewards = token_rewards(shaped, penalties, rollout.lengths)
 
-        if self.updates_done == 0:
-            self._warm_up_value(hidden, rewards, mask)
-        values = self._values(hidden, mask)
-        advantages, returns = gae(rewards, values, mask, section.gamma, section.lam)
-        if section.whiten_advantages:
-            advantages = self._whiten(advantages, mask)
+        # 4. How much better than expected each token was.
+        if self.critic and self.updates_done == 0:
+            targets = estimators.reward_to_go(rewards, mask, section.gamma)
+            warm_up(self.critic, section, rollout, features, targets, self.accelerator)
+        values = self._values(rollout, features)
+        advantages, returns = self._advantages(rewards, values, mask)
         clock.lap("prepare")
 
-        batch = Batch(rollout, logprobs, values, advantages, returns)
-        metrics = clipped_update(
-            self.base, section, batch, self.optimizer, self.accelerator, self.order, self.scheduler.step
-        )
+        # 5. Several passes of clipped gradient steps over the round.
+        batch = Batch(rollout, logprobs, ref_logprobs, values, advantages, returns, self.kl.coef - weight)
+        metrics = clipped_update(self.learner, batch, self.scheduler.step)
         clock.lap("update")
 
-        sequence_kl, lengths = self._gather(log_ratio.sum(1)), self._gather(rollout.lengths.float())
-        metrics |= self._describe(rollout, scores, shaped, logprobs, ref_logprobs, values, returns)
-        metrics |= {"kl": float(sequence_kl.mean()), "kl_coef": self.kl.coef, "length_coef": self.length.coef}
+        # 6. The controllers meet their targets; the round is described, and a run off its rails stopped.
+        metrics |= describe(self, batch, scores, shaped)
+        metrics |= {"kl_coef": self.kl.coef, "length_coef": self.length.coef, **clock.metrics(metrics["tokens"])}
         self.kl.update(metrics["kl"], section.rollout_batch_size)
-        self.length.update(float(lengths.mean()))
+        self.length.update(metrics["length"])
         self.updates_done += 1
-        self._check(metrics)
-        return metrics | clock.metrics(int(lengths.sum()))
+        check(section, metrics, self.updates_done)
+        return metrics
 
     # ---- the parts, in the order in which `step` uses them ----------------------------------------------------------
 
-    def _sample(self, adapter: str, count: int) -> tuple[Rollout, list[Any]]:
-        chosen = [self.prompts[i] for i in self._next_prompts(count)]
-        rollout = sample(
+    def _sample(self, adapter: str, count: int, of_each: int = 1) -> tuple[Rollout, list[Any]]:
+        """`count` responses, `of_each` in a row to the same prompt."""
+        chosen = [self.prompts[i] for i in self._next_prompts(count // of_each) for _ in range(of_each)]
+        section, critic = self.section, self.critic
+        with_values = adapter == POLICY and section.old_logprobs == "rollout" and critic and critic.shares_trunk
+        rollout = ENGINES[section.engine](
             self.base,
             adapter,
             [ids for _, ids in chosen],
-            max_new_tokens=self.section.max_new_tokens,
-            temperature=self.section.temperature,
+            max_new_tokens=section.max_new_tokens,
+            temperature=section.temperature,
             generator=self.draws,
+            top_k=section.top_k,
+            top_p=section.top_p,
+            value_head=VALUE if with_values else None,
         )
         return rollout, [prompt for prompt, _ in chosen]
 
     def _next_prompts(self, count: int) -> list[int]:
         """This process's share of the next prompts; all are used once before any comes again."""
-        wanted = count * self.accelerator.num_processes
-        while len(self.queue) < wanted:
-            self.queue += torch.randperm(len(self.prompts), generator=self.order).tolist()
-        taken, self.queue = self.queue[:wanted], self.queue[wanted:]
+        taken = self.prompt_cycle.take(count * self.accelerator.num_processes, self.order)
         return taken[self.accelerator.process_index :: self.accelerator.num_processes]
 
-    def _shaped_scores(self, scores: Tensor, rollout: Rollout, penalties: Tensor) -> Tensor:
-        """Normalised and clipped scores `(B,)`, with the rules for a missing EOS and for length.
+    def _old_pass(self, rollout: Rollout) -> tuple[Tensor, Tensor | None]:
+        """The ratio's denominator `(B, T)`, and the features `(B, T, H)` that a head on the trunk needs.
 
-        `penalties` `(B,)` is each response's KL part of the reward: levelling takes it in, since it grows with length.
+        `recompute`: as the update computes them, so that the first pass's ratio is 1, where a rollout's own differ by
+        rounding. `rollout`: as sampled; only the first round, in which the head is warmed up, needs a pass.
         """
-        assert self.normalizer is not None and self.length is not None
-        values = torch.tensor([self.normalizer(s) for s in scores.tolist()], device=scores.device)
-        finished, lengths = rollout.finished, rollout.lengths.float()
-        if self.section.missing_eos == "score":
-            values = values.where(finished, self.section.missing_eos_value)
-        elif self.section.missing_eos == "penalty":
-            values = values.where(finished, values + self.section.missing_eos_value)
-        whole = self._gather(finished)
-        all_lengths = self._gather(lengths)[whole]
-        slope = self.length.leveling(self._gather(values + penalties)[whole].tolist(), all_lengths.tolist())
-        if slope != 0.0:  # a response cut off has no length of its own; its rule is the one for a missing EOS
-            values = values.where(~finished, values - slope * (lengths - all_lengths.mean()))
-        bonus = torch.tensor([self.length.bonus(n) for n in lengths.tolist()], device=scores.device)
-        fixed = ~finished if self.section.missing_eos == "score" else torch.zeros_like(finished)
-        return values + bonus.where(~fixed, 0.0)
+        if self.section.old_logprobs == "recompute":
+            return response_pass(self.base, POLICY, rollout, temperature=self.section.temperature)
+        warming = self.updates_done == 0 and self.critic is not None and self.critic.shares_trunk
+        return rollout.logprobs, response_features(self.base, POLICY, rollout) if warming else None
 
-    def _values(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.base.apply_head(VALUE, hidden) * mask
+    def _values(self, rollout: Rollout, features: Tensor | None) -> Tensor:
+        """The critic's `(B, T)`; zeros where the estimator has none."""
+        if self.critic is None:
+            return torch.zeros_like(rollout.logprobs)
+        if rollout.values is not None and features is None:
+            return rollout.values
+        return self.critic.values(rollout, features)
 
-    def _warm_up_value(self, hidden: Tensor, rewards: Tensor, mask: Tensor) -> None:
-        """Fit the value head, which starts at zero, to the first rollout's rewards-to-go, the trunk held still."""
-        _, targets = gae(rewards, torch.zeros_like(rewards), mask, self.section.gamma, 1.0)
-        weight = self.base.heads[VALUE].weight
-        weight.requires_grad_(True)
-        optimizer = torch.optim.AdamW([weight], lr=self.section.value_learning_rate)
-        for _ in range(self.section.value_warmup_epochs):
-            for rows in torch.arange(len(mask)).split(self.section.micro_batch_size):
-                error = (self.base.apply_head(VALUE, hidden[rows]) - targets[rows]) ** 2
-                loss = masked_mean(error, mask[rows])
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                if self.accelerator.num_processes > 1:
-                    weight.grad = self.accelerator.reduce(weight.grad, "mean")
-                optimizer.step()
-        weight.grad = None
-        weight.requires_grad_(False)
+    def _advantages(self, rewards: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Advantages and returns `(B, T)`; a response's one advantage without a critic is every token's."""
+        section, returns = self.section, torch.zeros_like(rewards)
+        if section.advantage_estimator == "gae":
+            advantages, returns = estimators.gae(rewards, values, mask, section.gamma, section.lam)
+        elif section.advantage_estimator == "reinforce++":
+            advantages = estimators.reward_to_go(rewards, mask, section.gamma)
+        else:
+            compare = {"rloo": estimators.rloo, "grpo": estimators.grpo}[section.advantage_estimator]
+            advantages = compare(rewards.sum(1), section.samples_per_prompt).unsqueeze(1) * mask
+        if section.whiten_advantages and section.advantage_estimator != "grpo":  # which has done so in its groups
+            advantages = self._whiten(advantages, mask)
+        return advantages, returns
 
     def _whiten(self, advantages: Tensor, mask: Tensor) -> Tensor:
         """Whiten over the response tokens of all processes."""
-        count = self._sum(mask.sum().float())
-        mean = self._sum((advantages * mask).sum()) / count
-        var = self._sum((((advantages - mean) ** 2) * mask).sum()) / count
+        count = self.sum(mask.sum().float())
+        mean = self.sum((advantages * mask).sum()) / count
+        var = self.sum((((advantages - mean) ** 2) * mask).sum()) / count
         return whiten(advantages, mask, mean=mean, var=var)
 
-    def _describe(
-        self,
-        rollout: Rollout,
-        scores: Tensor,
-        shaped: Tensor,
-        logprobs: Tensor,
-        ref_logprobs: Tensor,
-        values: Tensor,
-        returns: Tensor,
-    ) -> dict[str, float]:
-        """What was seen in the rollout, over all processes."""
-        assert self.normalizer is not None
-        mask = rollout.response_mask
-        count = self._sum(mask.sum().float())
-        residual = self._sum((((returns - values) ** 2) * mask).sum()) / count
-        mean = self._sum((returns * mask).sum()) / count
-        spread = self._sum((((returns - mean) ** 2) * mask).sum()) / count
-        scores, shaped = self._gather(scores), self._gather(shaped)
-        drift = (logprobs - rollout.logprobs).abs()
-        return {
-            "score": float(scores.mean()),
-            "normalized_score": float((scores.mean() - self.normalizer.mean) / max(self.normalizer.std, 1e-6)),
-            "shaped_score": float(shaped.mean()),
-            "kl_k2": float(self._gather((kl.k2(logprobs, ref_logprobs) * mask).sum(1)).mean()),
-            "kl_k3": float(self._gather((kl.k3(logprobs, ref_logprobs) * mask).sum(1)).mean()),
-            "entropy": float(self._sum(rollout.entropies.sum()) / count),
-            "explained_variance": float(1.0 - residual / spread.clamp(min=1e-8)),
-            "length": float(self._gather(rollout.lengths.float()).mean()),
-            "eos_rate": float(self._gather(rollout.finished.float()).mean()),
-            "generation_logprob_gap": float(self._sum((drift * mask).sum()) / count),
-            "learning_rate": float(self.scheduler.get_last_lr()[0]),
-        }
-
-    def _check(self, metrics: dict[str, float]) -> None:
-        """Stop a run that has left its rails, saying where."""
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise TrainingError(f"ppo: {name} is {value} after update {self.updates_done}; lower ppo.learning_rate")
-        if metrics["kl"] > self.section.kl.limit:
-            raise TrainingError(
-                f"ppo: KL is {metrics['kl']:.1f} nats after update {self.updates_done}, beyond ppo.kl.limit "
-                f"({self.section.kl.limit:g}); raise ppo.kl.coef or lower ppo.learning_rate"
-            )
-
-    def _gather(self, x: Tensor) -> Tensor:
+    def gather(self, x: Tensor) -> Tensor:
+        """The `(B, ...)` of all processes together."""
         return self.accelerator.gather(x) if self.accelerator.num_processes > 1 else x
 
-    def _sum(self, x: Tensor) -> Tensor:
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum over all processes."""
         return self.accelerator.reduce(x, "sum") if self.accelerator.num_processes > 1 else x
-
-
-class _Clock:
-    """Seconds of each phase of a round."""
-
-    def __init__(self) -> None:
-        self.start = self.last = time.perf_counter()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name], self.last = now - self.last, now
-
-    def metrics(self, tokens: int) -> dict[str, float]:
-        total = max(time.perf_counter() - self.start, 1e-9)
-        return {f"seconds_{k}": v for k, v in self.laps.items()} | {"tokens_per_second": tokens / total}
 
 
 def _share(count: int, accelerator: Accelerator, key: str) -> int:

@@ -120,7 +120,7 @@ def cards(run: RunRecord, compared: Sequence[Judge]) -> list[dict[str, str]]:
     if total is not None:
         result.append(_card("Time", duration(total), "all stages of this run", ""))
     if peak is not None:
-        result.append(_card("Peak memory", memory(peak), "resident, whole process", ""))
+        result.append(_card("Peak memory", memory(peak), "resident, export's second process included", ""))
     return result
 
 

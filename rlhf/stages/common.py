@@ -12,7 +12,7 @@ from rlhf.config import Config, RewardSection
 from rlhf.data.cache import sha256_of
 from rlhf.data.encoding import Encoder, fit
 from rlhf.data.records import Prompt
-from rlhf.data.sources import Split, load_prompts
+from rlhf.data.sources import Split, load_demonstrations, load_prompts
 from rlhf.errors import ConfigError
 from rlhf.model.adapters import load_adapter
 from rlhf.model.base import SharedBase
@@ -64,6 +64,21 @@ def seeded_sample(rows: Sequence[R], count: int | None, seed: int) -> list[R]:
         return list(rows)
     chosen = sorted(random.Random(seed).sample(range(len(rows)), count))
     return [rows[i] for i in chosen]
+
+
+def usable_demonstrations(
+    config: Config, encoder: Encoder, split: Split, count: int | None = None
+) -> tuple[list[tuple[list[int], list[int]]], int]:
+    """Prompt and response tokens of one side of the split's demonstrations, and how many were too long."""
+    source = config.data.demonstrations
+    if source is None:
+        raise ConfigError("data.demonstrations: is not set; name prompt + completion rows (a file, or a builtin)")
+    rows = load_demonstrations(source, split, eval_fraction=config.data.eval_fraction)
+    encoded = [
+        (encoder.prompt(r.prompt), encoder.response(r.completion)) for r in seeded_sample(rows, count, config.seed)
+    ]
+    lengths = [len(prompt) + len(response) for prompt, response in encoded]
+    return fit(encoded, lengths, config.model.max_length, config.data.over_long, f"{source} ({split} demonstrations)")
 
 
 def usable_prompts(

@@ -17,9 +17,9 @@ from rlhf.data.sources import source_fingerprint
 from rlhf.errors import ConfigError, DataError
 from rlhf.model.base import SharedBase
 from rlhf.ops import kl
+from rlhf.ppo.roles import POLICY, REFERENCE
 from rlhf.ppo.rollout import Rollout, response_logprobs, sample
 from rlhf.ppo.scoring import load_judge
-from rlhf.ppo.trainer import POLICY, REFERENCE
 from rlhf.stages.common import judge_adapters, judge_inputs, need_adapter, usable_prompts
 from rlhf.stages.manifest import Plan, write_json
 from rlhf.stages.tracking import Tracker

@@ -22,7 +22,7 @@ from rlhf.model import plain_load
 from rlhf.model.adapters import load_adapter, save_adapter
 from rlhf.model.base import SharedBase
 from rlhf.model.loading import load_model, load_tokenizer
-from rlhf.ppo.trainer import POLICY
+from rlhf.ppo.roles import POLICY
 from rlhf.report.model_card import model_card
 from rlhf.stages.common import need_adapter, usable_prompts
 from rlhf.stages.manifest import Plan

@@ -10,13 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from rlhf.config import Config
-from rlhf.data.encoding import Encoder, fit
-from rlhf.data.records import Demonstration
-from rlhf.data.sources import Split, load_demonstrations, source_fingerprint
+from rlhf.data.encoding import Encoder
+from rlhf.data.sources import Split, source_fingerprint
 from rlhf.errors import ConfigError
 from rlhf.model.adapters import save_adapter
 from rlhf.model.base import SharedBase
-from rlhf.stages.common import adapter_folder, seeded_sample
+from rlhf.stages.common import adapter_folder, usable_demonstrations
 from rlhf.stages.manifest import Plan
 from rlhf.stages.tracking import Tracker
 
@@ -68,16 +67,8 @@ def _source(config: Config) -> str:
 
 def _encoded(config: Config, encoder: Encoder, split: Split, count: int | None) -> tuple[list[dict[str, Any]], int]:
     """Rows `{"input_ids", "completion_mask"}`, and how many demonstrations were too long."""
-    source = _source(config)
-    rows = load_demonstrations(source, split, eval_fraction=config.data.eval_fraction)
-    encoded = [_row(encoder, row) for row in seeded_sample(rows, count, config.seed)]
-    lengths = [len(e["input_ids"]) for e in encoded]
-    return fit(encoded, lengths, config.model.max_length, config.data.over_long, f"{source} ({split} demonstrations)")
-
-
-def _row(encoder: Encoder, row: Demonstration) -> dict[str, Any]:
-    prompt, response = encoder.prompt(row.prompt), encoder.response(row.completion)
-    return {"input_ids": [*prompt, *response], "completion_mask": [0] * len(prompt) + [1] * len(response)}
+    pairs, longer = usable_demonstrations(config, encoder, split, count)
+    return [{"input_ids": [*p, *r], "completion_mask": [0] * len(p) + [1] * len(r)} for p, r in pairs], longer
 
 
 def _arguments(config: Config, base: SharedBase, steps: int) -> Any:

@@ -106,7 +106,7 @@ def test_an_empty_file_is_the_defaults(written: Callable[[str], Path]) -> None:
         ({"modle": {}}, "run.yaml: unknown key 'modle'; did you mean 'model'?"),
         ({"ppo": {"kl": {"tarqet": 3}}}, "run.yaml: unknown key 'ppo.kl.tarqet'; did you mean 'target'?"),
         ({"model": {"lora": {"zzz": 1}}}, "run.yaml: unknown key 'model.lora.zzz'; known keys here: "
-         "rank, alpha, target_modules"),
+         "rank, alpha, target_modules, first_layer"),
         ({"gold": {"epoch": 1}}, "run.yaml: unknown key 'gold.epoch'; did you mean 'epochs'?"),
         ({"seed": "x"},
          "run.yaml: seed: found 'x'; input should be a valid integer, unable to parse string as an integer"),

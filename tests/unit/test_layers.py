@@ -24,11 +24,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = ("rlhf", "rlhf.config", "rlhf.errors", "rlhf.data.records")
+WORDS = ("rlhf", "rlhf.config", "rlhf.config_base", "rlhf.config_ppo", "rlhf.errors", "rlhf.data.records")
 # For each layer: what of ours it may import, longest matching layer first.
 ALLOWED: dict[str, tuple[str, ...]] = {
     "rlhf.errors": (),
-    "rlhf.config": ("rlhf.errors", "rlhf.config_yaml"),
+    "rlhf.config": ("rlhf.errors", "rlhf.config_base", "rlhf.config_ppo", "rlhf.config_yaml"),
+    "rlhf.config_base": (),
+    "rlhf.config_ppo": ("rlhf.config_base",),
     "rlhf.config_yaml": ("rlhf.errors",),
     "rlhf.config_help": ("rlhf.config",),
     "rlhf.data.records": ("rlhf.errors",),

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf.ops.advantages import gae
+from rlhf.ops.advantages import gae, grpo, reward_to_go, rloo
 
 ALL = torch.ones(1, 3, dtype=torch.bool)
 
@@ -80,3 +80,23 @@ def test_a_perfect_critic_leaves_no_advantage(seed: int, gamma: float, lam: floa
             values[row, t] = sum(gamma ** (k - t) * rewards[row, k].item() for k in range(t, length))
     advantages, _ = gae(rewards, values, mask, gamma=gamma, lam=lam)
     assert advantages.abs().max().item() < 1e-12
+
+
+def test_leave_one_out_literals() -> None:
+    # 1, 2, 6: against the means of the others, 4, 3.5 and 1.5. 5, 5, 5: nothing to choose.
+    found = rloo(torch.tensor([1.0, 2.0, 6.0, 5.0, 5.0, 5.0]), 3)
+    torch.testing.assert_close(found, torch.tensor([-3.0, -1.5, 4.5, 0.0, 0.0, 0.0]))
+
+
+def test_group_normalised_literals() -> None:
+    # 1, 2, 6: mean 3, variance (4 + 1 + 9) / 2 = 7. A group of equals is left at 0, not at 0 / 0.
+    found = grpo(torch.tensor([1.0, 2.0, 6.0, 5.0, 5.0, 5.0]), 3, eps=0.0)
+    torch.testing.assert_close(found[:3], torch.tensor([-2.0, -1.0, 3.0]) / 7**0.5)
+    assert grpo(torch.tensor([5.0, 5.0]), 2).tolist() == [0.0, 0.0]
+
+
+def test_reward_to_go_literals() -> None:
+    # gamma 1/2: 4; 2 + 4/2 = 4; 1 + 4/2 = 3. The second row ends after two tokens: 2; 1 + 2/2 = 2.
+    rewards = torch.tensor([[1.0, 2.0, 4.0], [1.0, 2.0, 9.0]])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    assert reward_to_go(rewards, mask, 0.5).tolist() == [[3.0, 4.0, 4.0], [2.0, 2.0, 0.0]]

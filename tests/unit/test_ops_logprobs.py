@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlhf.ops.logprobs import entropy, linear_logprobs, sample_inverse_cdf, token_logprobs
+from rlhf.ops.logprobs import entropy, filtered, linear_logprobs, sample_inverse_cdf, token_logprobs
 
 BELOW_ONE = 1 - 2**-24  # the largest float32 below 1, which torch.rand can give
 
@@ -162,3 +162,47 @@ def test_a_large_vocabulary_is_never_held_for_all_tokens(with_entropy: bool) -> 
         found, spread = linear_logprobs(hidden, weight, tokens, with_entropy=with_entropy)
         (found.sum() if spread is None else found.sum() + spread.sum()).backward()
     assert 150_000 * 20 < largest < 256 * 150_000 / 5
+
+
+def test_top_k_keeps_the_likeliest() -> None:
+    logits = torch.tensor([[1.0, 2.0, 5.0, 4.0]]).log()
+    kept = filtered(logits, 2, None)
+    assert kept.exp().tolist() == [pytest.approx([0.0, 0.0, 5.0, 4.0])]
+    assert torch.equal(filtered(logits, 4, None), logits)
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(0.39, [2]), (0.41, [2, 3]), (0.74, [2, 3]), (0.76, [1, 2, 3]), (0.99, [0, 1, 2, 3])]
+)
+def test_the_nucleus_is_the_fewest_tokens_that_hold_top_p(top_p: float, kept: list[int]) -> None:
+    # Probabilities 0.1, 0.15, 0.4, 0.35: the likeliest hold 0.4, 0.75, 0.9, 1.
+    found = filtered(torch.tensor([[0.1, 0.15, 0.4, 0.35]]).log(), None, top_p)
+    assert found[0].isfinite().nonzero().squeeze(1).tolist() == kept
+
+
+def test_the_nucleus_is_taken_of_what_top_k_left() -> None:
+    # Of 0.4 and 0.35 alone the first holds 0.533.
+    found = filtered(torch.tensor([[0.1, 0.15, 0.4, 0.35]]).log(), 2, 0.5)
+    assert found[0].isfinite().nonzero().squeeze(1).tolist() == [2]
+
+
+@pytest.mark.parametrize("rows", [2, 100])
+def test_logprobs_over_the_allowed_tokens_alone(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Values and gradients against whole logits with minus infinity everywhere else."""
+    monkeypatch.setattr("rlhf.ops.logprobs._chunk_rows", lambda _weight: rows)
+    hidden, weight, bias, tokens = linear_case()
+    allowed = [torch.unique(torch.cat([t[None], torch.arange(i % 4)])).int() for i, t in enumerate(tokens)]
+    assert {len(ids) for ids in allowed} >= {1, 3}
+    found, spread = linear_logprobs(hidden, weight, tokens, 0.7, bias=bias, with_entropy=True, allowed=allowed)
+    assert spread is not None
+    (gradient,) = torch.autograd.grad((found * torch.arange(7)).sum() + spread.sum(), hidden)
+
+    ruled_out = torch.ones(7, 11, dtype=torch.bool)
+    for row, ids in enumerate(allowed):
+        ruled_out[row, ids.long()] = False
+    logits = (hidden @ weight.T + bias).masked_fill(ruled_out, -1e9)
+    expected, expected_spread = token_logprobs(logits, tokens, 0.7), entropy(logits, 0.7)
+    (expected_gradient,) = torch.autograd.grad((expected * torch.arange(7)).sum() + expected_spread.sum(), hidden)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(spread, expected_spread, atol=1e-5, rtol=0)
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-5, rtol=1e-4)

@@ -13,9 +13,9 @@ from test_ppo_setup import make_base, make_trainer, same, short, weights
 from rlhf.data.encoding import Encoder
 from rlhf.errors import ArtifactError
 from rlhf.ppo import checkpoint
+from rlhf.ppo.roles import VALUE
 from rlhf.ppo.scoring import load_judge
 from rlhf.ppo.trainer import PPOTrainer
-from rlhf.ppo.update import VALUE
 
 SECTION = short(
     updates=4,
@@ -62,7 +62,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tiny_model_dir: Path
     assert same(weights(resumed.base, "policy"), weights(whole.base, "policy"))
     assert torch.equal(resumed.base.heads[VALUE].weight, whole.base.heads[VALUE].weight)
     assert (resumed.kl.coef, resumed.length, resumed.normalizer) == (whole.kl.coef, whole.length, whole.normalizer)
-    assert resumed.queue == whole.queue
+    assert resumed.prompt_cycle.queue == whole.prompt_cycle.queue
 
 
 def test_restoring_gives_back_everything_that_the_next_update_reads(

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from rlhf.config import KLSection, LengthSection
+from rlhf.config_ppo import KLSection, LengthSection
 from rlhf.ppo.control import KLController, LengthController, ScoreNormalizer
 
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from accelerate import Accelerator
-from test_ppo_setup import by_hand, make_base, make_trainer, same, short, weights
+from test_ppo_setup import by_hand, head_critic, make_base, make_trainer, same, short, weights
 
 from rlhf.model.base import SharedBase
+from rlhf.ppo.roles import VALUE
 from rlhf.ppo.rollout import Rollout
 from rlhf.ppo.trainer import PPOTrainer
-from rlhf.ppo.update import VALUE, Batch, clipped_update
+from rlhf.ppo.update import Batch, Learner, clipped_update
 
 LENGTHS = (7, 2, 11, 4, 1, 9, 5, 3)
 # One mini-batch, so that both sides step over the same responses however each shuffles its own.
@@ -49,11 +50,12 @@ def update(folder: Path, accelerator: Accelerator) -> tuple[dict[str, float], li
     trainer = PPOTrainer.__new__(PPOTrainer)
     trainer.accelerator = accelerator
     advantages = trainer._whiten(drawn[0][rows, :width], mine.response_mask)
-    batch = Batch(mine, mine.logprobs, drawn[1][rows, :width], advantages, drawn[2][rows, :width])
-    parameters = [*base.adapter_parameters("policy"), base.heads[VALUE].weight]
+    batch = Batch(mine, mine.logprobs, mine.logprobs, drawn[1][rows, :width], advantages, drawn[2][rows, :width])
+    critic = head_critic(base, SECTION)
+    parameters = [*base.adapter_parameters("policy"), critic.weight]
     optimizer = torch.optim.SGD(parameters, lr=0.5)
     order = torch.Generator().manual_seed(0)
-    metrics = clipped_update(base, SECTION, batch, optimizer, accelerator, order, lambda: None)
+    metrics = clipped_update(Learner(base, SECTION, optimizer, accelerator, order, critic), batch, lambda: None)
     return metrics, [p.detach().clone() for p in parameters]
 
 
@@ -73,7 +75,8 @@ def work(rank: int, folder: Path, port: int, out: Path) -> None:
     assert accelerator.num_processes == 2
     updated = update(folder, accelerator)
     metrics, after, trainer = rounds(folder)
-    state = {"kl": trainer.kl.coef, "normalizer": trainer.normalizer, "length": trainer.length, "queue": trainer.queue}
+    state = {"kl": trainer.kl.coef, "normalizer": trainer.normalizer, "length": trainer.length}
+    state["queue"] = trainer.prompt_cycle.queue
     torch.save({"update": updated, "metrics": metrics, "weights": after, "state": state}, out / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 

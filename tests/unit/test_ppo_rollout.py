@@ -133,8 +133,9 @@ def test_logprobs_at_sampling_are_those_of_the_training_forward(base: SharedBase
 def test_each_token_is_predicted_by_the_state_before_it(base: SharedBase) -> None:
     made = by_hand(base, (5, 1, 9, 3))
     with base.active("policy"):
-        out = forward_responses(base, made.prompts, made.responses, 1.3, with_entropy=True)
-    table = out.scatter(out.logprobs, made.logprobs)
+        out = forward_responses(base, made.prompts, made.responses)
+        logprobs, _ = base.token_logprobs(out.hidden, out.tokens, 1.3)
+    table = out.scatter(logprobs, made.logprobs)
     assert out.index.tolist() == [
         [0] * 5 + [1] + [2] * 9 + [3] * 3,
         [0, 1, 2, 3, 4, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 2],
@@ -148,7 +149,7 @@ def test_each_token_is_predicted_by_the_state_before_it(base: SharedBase) -> Non
 def test_the_value_is_read_where_the_token_is_predicted(base: SharedBase) -> None:
     made = by_hand(base, (4, 2))
     with base.active("policy"):
-        out = forward_responses(base, made.prompts, made.responses, 1.0)
+        out = forward_responses(base, made.prompts, made.responses)
         alone = base.hidden(
             torch.tensor([made.prompts[1] + made.responses[1]]), torch.ones(1, len(made.prompts[1]) + 2)
         )

@@ -10,11 +10,14 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from rlhf.config import LoraSection, ModelSection, PPOSection
+from rlhf.config import LoraSection, ModelSection
+from rlhf.config_ppo import PPOSection
 from rlhf.data.encoding import Encoder
 from rlhf.data.records import Prompt, PromptLike
 from rlhf.errors import TrainingError
 from rlhf.model.base import SharedBase
+from rlhf.ppo.critic import HeadCritic
+from rlhf.ppo.roles import VALUE
 from rlhf.ppo.rollout import Rollout, response_logprobs
 from rlhf.ppo.scoring import Judge
 from rlhf.ppo.trainer import PPOTrainer
@@ -114,6 +117,14 @@ def by_hand(base: SharedBase, lengths: Sequence[int], seed: int = 0) -> Rollout:
     noise = 0.1 * torch.randn(mask.shape, generator=generator)
     out.logprobs = (response_logprobs(base, "policy", out, temperature=1.0) + noise) * mask
     return out
+
+
+def head_critic(base: SharedBase, section: PPOSection) -> HeadCritic:
+    """The critic of a base whose value head has weights already; they stay."""
+    before = base.heads[VALUE].weight.detach().clone()
+    critic = HeadCritic(base, section)
+    critic.weight.data.copy_(before)
+    return critic
 
 
 def weights(base: SharedBase, name: str) -> list[torch.Tensor]:

@@ -9,18 +9,21 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from test_ppo_setup import by_hand, even_tokens, make_base, make_trainer, same, short, stir, weights
+from test_ppo_setup import by_hand, even_tokens, head_critic, make_base, make_trainer, same, short, stir, weights
 from torch import Tensor
 
 from rlhf.data.encoding import Encoder
 from rlhf.errors import TrainingError
 from rlhf.model.base import SharedBase
-from rlhf.ppo import trainer as trainer_module
+from rlhf.ops import advantages
 from rlhf.ppo import update
 from rlhf.ppo.control import LengthController, ScoreNormalizer
+from rlhf.ppo.metrics import check
+from rlhf.ppo.rewards import shaped_scores
+from rlhf.ppo.roles import VALUE
 from rlhf.ppo.rollout import Rollout, response_logprobs
 from rlhf.ppo.scoring import load_judge
-from rlhf.ppo.update import VALUE, Batch, clipped_update
+from rlhf.ppo.update import Batch, Learner, clipped_update
 
 PRECISIONS = {"fp32": {}, "nf4": {"quantization": "nf4", "compute_dtype": "bf16"}}
 LENGTHS = (7, 2, 11, 4, 1, 9, 5, 3)
@@ -121,26 +124,22 @@ def learn(
             **changes,
         }
     )
-    parameters = [*base.adapter_parameters("policy"), base.heads[VALUE].weight]
+    critic = head_critic(base, section)
+    parameters = [*base.adapter_parameters("policy"), critic.weight]
     generator = torch.Generator().manual_seed(3)
     shape = rollout.logprobs.shape
     made = [torch.randn(shape, generator=generator) for _ in range(3)]
     batch = Batch(
         rollout,
         logprobs=rollout.logprobs,
+        ref_logprobs=rollout.logprobs,
         values=made[0] if values is None else values,
         advantages=made[1] if advantages is None else advantages,
         returns=made[2] if returns is None else returns,
     )
-    metrics = clipped_update(
-        base,
-        section,
-        batch,
-        torch.optim.SGD(parameters, lr=0.0),
-        Accelerator(cpu=True),
-        torch.Generator().manual_seed(0),
-        lambda: None,
-    )
+    optimizer, order = torch.optim.SGD(parameters, lr=0.0), torch.Generator().manual_seed(0)
+    learner = Learner(base, section, optimizer, Accelerator(cpu=True), order, critic)
+    metrics = clipped_update(learner, batch, lambda: None)
     return [p.grad.clone() for p in parameters], metrics
 
 
@@ -230,13 +229,13 @@ def test_mini_batches_cover_every_response_once_an_epoch(
     with_critic: SharedBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    real = update._loss
+    real = update._policy_loss
 
-    def recorded(base: Any, section: Any, batch: Any, rows: list[int], totals: Any) -> Tensor:
+    def recorded(learner: Any, batch: Any, rows: list[int], totals: Any) -> Any:
         seen.extend(rows)
-        return real(base, section, batch, rows, totals)
+        return real(learner, batch, rows, totals)
 
-    monkeypatch.setattr(update, "_loss", recorded)
+    monkeypatch.setattr(update, "_policy_loss", recorded)
     gradients(with_critic, by_hand(with_critic, LENGTHS), mini_batch_size=4, micro_batch_size=2, ppo_epochs=2)
     assert sorted(seen[:8]) == sorted(seen[8:]) == list(range(8))
     assert seen[:8] != seen[8:]
@@ -286,7 +285,7 @@ def test_target_kl_ends_a_rounds_epochs(tiny_model_dir: Path) -> None:
 def test_the_score_lies_on_the_last_response_token(base: SharedBase, monkeypatch: pytest.MonkeyPatch) -> None:
     """At step 0 there is no KL, so the rewards are the shaped score at the last token and 0 everywhere else."""
     seen: list[tuple[Tensor, Tensor]] = []
-    real = trainer_module.gae
+    real = advantages.gae
 
     def recorded(rewards: Tensor, values: Tensor, mask: Tensor, *rest: float) -> Any:
         seen.append((rewards.clone(), mask))
@@ -295,7 +294,7 @@ def test_the_score_lies_on_the_last_response_token(base: SharedBase, monkeypatch
     section = short(value_warmup_epochs=0, missing_eos="none")
     trainer = make_trainer(base, section, lambda p, i, r: torch.full((len(r),), 3.0), prepare=False)
     trainer.normalizer, trainer.length = ScoreNormalizer(1.0, 4.0, 5.0), LengthController(section.length, 6.0)
-    monkeypatch.setattr(trainer_module, "gae", recorded)
+    monkeypatch.setattr(advantages, "gae", recorded)
     trainer.step()
     rewards, mask = seen[-1]
     lengths = mask.sum(1)
@@ -308,13 +307,13 @@ def test_kl_is_taken_off_token_by_token(base: SharedBase, monkeypatch: pytest.Mo
     """A moved policy and a judge of zeros: what is left of the rewards is -0.5 times the log ratio."""
     stir(base, "policy", 7)
     seen: list[Tensor] = []
-    real = trainer_module.gae
+    real = advantages.gae
 
     def recorded(rewards: Tensor, *rest: Any) -> Any:
         seen.append(rewards.clone())
         return real(rewards, *rest)
 
-    monkeypatch.setattr(trainer_module, "gae", recorded)
+    monkeypatch.setattr(advantages, "gae", recorded)
     section = short(kl={"coef": 0.5}, missing_eos="none")
     trainer = make_trainer(base, section, lambda p, i, r: torch.zeros(len(r)), prepare=False)
     trainer.normalizer, trainer.length = ScoreNormalizer(0.0, 1.0, 5.0), LengthController(section.length, 6.0)
@@ -334,9 +333,16 @@ def test_rules_for_a_response_without_an_end(base: SharedBase, rule: str, value:
     rollout = by_hand(base, (3, 6))
     rollout.finished = torch.tensor([True, False])
     scores, no_kl = torch.tensor([2.5, 2.5]), torch.zeros(2)
-    assert trainer._shaped_scores(scores, rollout, no_kl).tolist() == expected
+
+    def shaped() -> list[float]:
+        assert trainer.normalizer is not None and trainer.length is not None
+        return shaped_scores(
+            trainer.section, trainer.normalizer, trainer.length, scores, rollout, no_kl, trainer.gather
+        ).tolist()
+
+    assert shaped() == expected
     trainer.length.coef = 0.5  # + 0.5 (3 - 4) / 4 and + 0.5 (6 - 4) / 4
-    longer = trainer._shaped_scores(scores, rollout, no_kl).tolist()
+    longer = shaped()
     cut_off = expected[1] + (0.0 if rule == "score" else 0.25)  # a fixed score stays what the config says
     assert longer == pytest.approx([expected[0] - 0.125, cut_off])
 
@@ -352,7 +358,7 @@ def test_levelling_takes_off_what_a_token_was_worth(base: SharedBase) -> None:
     rollout = by_hand(base, (1, 3, 5, 8))
     rollout.finished = torch.tensor([True, True, True, False])
     lengths = torch.tensor([1.0, 3.0, 5.0, 8.0])
-    shaped = trainer._shaped_scores(3.0 * lengths, rollout, -lengths)
+    shaped = shaped_scores(section, trainer.normalizer, trainer.length, 3.0 * lengths, rollout, lengths, trainer.gather)
     assert shaped.tolist() == pytest.approx([3.0 + 4.0, 9.0, 15.0 - 4.0, 24.0])
 
 
@@ -385,9 +391,16 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_changes_nothing(base: S
 
 
 def test_a_number_that_is_not_finite_is_named(base: SharedBase) -> None:
-    trainer = make_trainer(base, short(), prepare=False)
-    with pytest.raises(TrainingError, match=r"ppo: entropy is nan after update 0; lower ppo\.learning_rate"):
-        trainer._check({"kl": 0.1, "entropy": float("nan")})
+    with pytest.raises(TrainingError, match=r"ppo: entropy is nan after update 3; lower ppo\.learning_rate"):
+        check(short(), {"kl": 0.1, "entropy": float("nan")}, 3)
+
+
+def test_a_collapsed_policy_is_stopped() -> None:
+    check(short(min_entropy=0.5), {"kl": 0.1, "entropy": 0.5}, 3)
+    with pytest.raises(
+        TrainingError, match=r"entropy is 0\.4900 nats a token after update 3, below ppo\.min_entropy \(0"
+    ):
+        check(short(min_entropy=0.5), {"kl": 0.1, "entropy": 0.49}, 3)
 
 
 def test_the_schedule_ends_at_zero(base: SharedBase) -> None:

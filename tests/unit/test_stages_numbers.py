@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from rlhf.config import ExportSection, Section
+from rlhf.config import ExportSection
+from rlhf.config_base import Section
 from rlhf.errors import ArtifactError
 from rlhf.stages.common import seeded_sample
 from rlhf.stages.evaluate import compare, distinct, mean_interval
