@@ -245,11 +245,21 @@ def store_export(
 ) -> None:
     """Write everybody's latest rankings to a file."""
     url = _store_url(store, config)
+    from rlhf.errors import StoreError
     from rlhf.preferences import LabelStore, write_pairs, write_rankings
 
     with LabelStore.open(url) as labels:
         write: Callable[..., int] = write_pairs if format is ExportFormat.PAIRS else write_rankings
-        count = write(file, labels.rankings(batch=batch))
+        if batch is not None and batch not in labels.batches():
+            known = ", ".join(labels.batches()) or "none"
+            raise StoreError(f"{labels.name}: holds no batch {batch!r}; its batches: {known}")
+        rankings = labels.rankings(batch=batch)
+        if not rankings:
+            waiting = labels.counts(batch).waiting
+            raise StoreError(
+                f"{labels.name}: nothing is ranked yet ({waiting} tasks wait); rank some with `rlhf label`"
+            )
+        count = write(file, rankings)
         typer.echo(f"{file}: {count} {format.value} from {labels.name}")
 
 

@@ -226,15 +226,17 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{file}: expected a mapping of sections at the top, found {type(raw).__name__}")
     for override in overrides:
         _apply(raw, override)
-    return parse(raw, str(file))
+    return parse(raw, str(file), overrides)
 
 
-def parse(raw: Mapping[str, Any], where: str) -> Config:
-    """Check a mapping that already lies in memory; `where` names it in errors."""
+def parse(raw: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> Config:
+    """Check a mapping that already lies in memory; `where` names it in errors, but for what an override says."""
     try:
         return Config.model_validate(dict(raw))
     except ValidationError as error:
-        raise ConfigError(_explain(error, where)) from None
+        place = [str(part) for part in error.errors(include_url=False)[0]["loc"]]
+        blamed = [o for o in overrides if o.partition("=")[0].strip().split(".")[: len(place)] == place and place]
+        raise ConfigError(_explain(error, f"override {blamed[-1]!r}" if blamed else where)) from None
 
 
 def dump(config: Config) -> str:

@@ -50,7 +50,7 @@ def make_engine(url: URL) -> Engine:
         engine = sa.create_engine(url)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise StoreError(
-            f"label store {shown(url)}: the database driver is missing ({error}); pip install 'rlhf-toolkit[postgres]'"
+            f"label store {shown(url)}: the database driver is missing ({error}); pip install 'psycopg[binary]'"
         ) from None
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _configure_sqlite)

@@ -147,11 +147,13 @@ def _loading(run: RunRecord, base: str, drift: Mapping[str, float]) -> str:
     served = next((r for r in VLLM_RANKS if isinstance(rank, int) and r >= rank), VLLM_RANKS[-1])
     where, first = f'"{_code(base)}"', ""
     shell = f'"{_code(base)}"'
-    if base == smollm2.NAME:
+    if run.setting("model", "name") == smollm2.NAME:
         where = '"base"'
         shell = "base"
         first = (
-            "The base is written once by the toolkit, as an ordinary folder; here a link named `base` points to it:\n\n"
+            "The base is a 4-bit copy of the hub's model, taken from a package; on the hub's own weights the adapter's "
+            "outputs differ. The toolkit writes it once, as an ordinary folder; here a link named `base` points to it:"
+            "\n\n"
             "```sh\nln -s \"$(python -c 'from rlhf.data.smollm2 import smollm2_path as p; print(p())')\" base\n```\n\n"
         )
     imports = "AutoModelForCausalLM, AutoTokenizer" + (", BitsAndBytesConfig" if quantized else "")

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from rlhf import __version__, cli
 from rlhf.config import Config, load
 from rlhf.errors import ArtifactError
+from rlhf.preferences import LabelStore, NewTask
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
@@ -100,7 +101,7 @@ def test_a_fault_is_one_line_on_stderr_and_exit_code_2(config_file: Path) -> Non
     result = runner.invoke(cli.app, ["run", "-c", str(config_file), "ppo.update=3"])
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert result.stderr == f"rlhf: error: {config_file}: unknown key 'ppo.update'; did you mean 'updates'?\n"
+    assert result.stderr == "rlhf: error: override 'ppo.update=3': unknown key 'ppo.update'; did you mean 'updates'?\n"
 
 
 def test_faults_of_the_stages_look_the_same(
@@ -276,6 +277,21 @@ def test_rankings_go_into_a_store_and_come_out(tmp_path: Path, tiny_task: Any) -
     assert re.search(r"│ ours +│ 30 ", call("stats"))
     assert "already" in call("upgrade")
     assert "already" in runner.invoke(cli.app, ["store", "upgrade", store]).stdout
+
+
+@pytest.mark.parametrize("format", ["rankings", "pairs"])
+def test_an_export_of_nothing_is_refused_and_overwrites_nothing(tmp_path: Path, tiny_task: Any, format: str) -> None:
+    store, kept = str(tmp_path / "labels.db"), tmp_path / "kept.jsonl"
+    kept.write_text("precious", encoding="utf-8")
+    runner.invoke(cli.app, ["store", "import", str(tiny_task.rankings), "--batch", "desk", "--store", store])
+    with LabelStore.open(store) as labels:
+        labels.add_tasks([NewTask("A prompt", ("one", "two"))], batch="new")
+    messages = {"dest": "holds no batch 'dest'; its batches: desk, new", "new": "nothing is ranked yet (1 tasks wait)"}
+    for batch, message in messages.items():
+        arguments = ["export", str(kept), "--format", format, "--store", store, "--batch", batch]
+        result = runner.invoke(cli.app, ["store", *arguments])
+        assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
+    assert kept.read_text(encoding="utf-8") == "precious"
 
 
 def test_a_bad_row_leaves_no_store_behind(tmp_path: Path) -> None:

@@ -221,7 +221,10 @@ def test_an_override_is_checked_as_the_file_is(written: Callable[[str], Path]) -
     path = written("seed: 1\n")
     with pytest.raises(ConfigError) as caught:
         load(path, ["ppo.update=3"])
-    assert str(caught.value) == f"{path}: unknown key 'ppo.update'; did you mean 'updates'?"
+    assert str(caught.value) == "override 'ppo.update=3': unknown key 'ppo.update'; did you mean 'updates'?"
+    with pytest.raises(ConfigError) as caught:
+        load(written("seed: x\n"), ["ppo.updates=3"])  # what the file says is the file's
+    assert str(caught.value).startswith(f"{path}: seed: found 'x'")
 
 
 # --- there and back ----------------------------------------------------------------------------------------------
