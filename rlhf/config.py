@@ -36,7 +36,8 @@ class LoraSection(Section):
     alpha: Above0 = Field(32, description="scale: the update is multiplied by alpha / rank")
     target_modules: str | list[str] = Field("all-linear", description="PEFT target modules, or `all-linear`")
     first_layer: Annotated[int, Field(ge=0)] = Field(
-        0, description="adapters on this layer and those above; PPO runs what lies below once a round, for all roles"
+        0,
+        description="adapters on this layer and above; PPO's passes and epochs share one run of those below",
     )
 
     @model_validator(mode="after")

@@ -92,7 +92,9 @@ class PPOSection(OptimizerSection):
     )
     max_new_tokens: Positive = Field(48, description="a response is cut off after this many tokens")
     temperature: Temperature = Field(1.0, description="logits are divided by this in sampling and in every pass")
-    top_k: Positive | None = Field(None, description="sample from the k likeliest tokens; old and new logprobs too")
+    top_k: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="sample from the k likeliest tokens; old and new logprobs too"
+    )
     top_p: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="sample from the fewest tokens that hold this probability; old and new logprobs too"
     )
@@ -143,7 +145,7 @@ class PPOSection(OptimizerSection):
     entropy_coef: NonNegative = Field(0.0, description="weight of an entropy bonus")
     min_entropy: NonNegative = Field(
         0.01,
-        description="stop the run when the policy's mean entropy falls below this (nats a token): it has collapsed",
+        description="stop the run when the mean entropy of what is sampled from falls below this (nats a token)",
     )
     target_kl: Above0 | None = Field(None, description="stop a round's epochs when KL(old, new), by k3, passes this")
     ptx_coef: NonNegative = Field(
@@ -156,6 +158,11 @@ class PPOSection(OptimizerSection):
         divides(self.mini_batch_size, "mini_batch_size", self.rollout_batch_size, "rollout_batch_size")
         divides(self.micro_batch_size, "micro_batch_size", self.mini_batch_size, "mini_batch_size")
         divides(self.samples_per_prompt, "samples_per_prompt", self.rollout_batch_size, "rollout_batch_size")
+        if self.missing_eos == "penalty" and self.missing_eos_value > 0:
+            raise ValueError(
+                f"missing_eos_value: found {self.missing_eos_value:g}, which would pay for never ending; "
+                "a penalty is 0 or below"
+            )
         if not self.rewards:
             raise ValueError("rewards: at least one `adapter:NAME` or `module:function` is needed")
         for name in self.rewards:

@@ -39,7 +39,7 @@ from rlhf.model.loading import (
     source_folder,
 )
 from rlhf.model.trunk import is_plain, layers_of
-from rlhf.ops.logprobs import entropy, linear_logprobs, only, token_logprobs
+from rlhf.ops.logprobs import linear_logprobs
 
 
 class SharedBase:
@@ -299,13 +299,9 @@ class SharedBase:
     ) -> tuple[Tensor, Tensor | None]:
         """Logprobs `(N,)` of `tokens` `(N,)` at hidden states `(N, H)`, and entropies if asked for; see `ops`."""
         head: Any = self.lm_head
-        if isinstance(head, nn.Linear):
-            return linear_logprobs(
-                hidden, head.weight, tokens, temperature, bias=head.bias, with_entropy=with_entropy, allowed=allowed
-            )
-        logits = head(hidden)  # an adapter on the output layer itself: its own weights need the whole graph
-        logits = logits if allowed is None else only(logits, allowed)
-        return token_logprobs(logits, tokens, temperature), entropy(logits, temperature) if with_entropy else None
+        return linear_logprobs(
+            hidden, head.weight, tokens, temperature, bias=head.bias, with_entropy=with_entropy, allowed=allowed
+        )
 
     def hidden(
         self,

@@ -105,6 +105,12 @@ def targets_from(model: nn.Module, lora: LoraSection) -> tuple[str | list[str], 
             f"model.lora.first_layer: found {lora.first_layer}, but the model has layers 0 to {count - 1}; lower it"
         )
     targets = linear_names(model) if lora.target_modules == "all-linear" else list(lora.target_modules)
+    whole = [target for target in targets if "." in target]
+    if whole or not targets:  # PEFT puts an adapter on a module named in full, whatever its layer
+        raise ConfigError(
+            "model.lora.first_layer: goes with the last parts of modules' names in target_modules, "
+            f"found {', '.join(whole) or 'no linear layer'}; give such as q_proj, or set first_layer=0"
+        )
     return targets, list(range(lora.first_layer, count))
 
 
@@ -122,18 +128,25 @@ def shape_of_adapter(config: Any) -> LoraSection:
 def check_targets(model: nn.Module, targets: str | Iterable[str] | None) -> None:
     """Refuse what names no module of the model: PEFT passes over a wrong name in a list when another one is right.
 
+    The embedding and the output layer are refused too: an adapter on one would not train, or break the fused logprobs.
+
     Raises:
-        ValueError: the name or the pattern that nothing matches.
+        ValueError: the name or the pattern that nothing matches, or that matches one of those two.
     """
     if targets is None or targets == "all-linear":
         return
-    modules = [name for name, _ in model.named_modules()]
+    modules = dict(model.named_modules())
     if isinstance(targets, str):  # a pattern, as PEFT takes it
-        missing = [] if any(re.fullmatch(targets, name) for name in modules) else [targets]
+        matched = {targets: [name for name in modules if re.fullmatch(targets, name)]}
     else:
-        missing = [t for t in sorted(targets) if not any(f".{name}".endswith(f".{t}") for name in modules)]
-    if missing:
+        matched = {t: [name for name in modules if f".{name}".endswith(f".{t}")] for t in sorted(targets)}
+    if missing := [target for target, names in matched.items() if not names]:
         raise ValueError(f"{', '.join(map(repr, missing))} matches no module of this model")
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[operator]
+    for target, names in matched.items():
+        for name in names:
+            if any(modules[name] is end for end in ends):
+                raise ValueError(f"{target!r} matches {name!r}, the embedding or the output layer, which stay frozen")
 
 
 def linear_names(model: nn.Module) -> list[str]:

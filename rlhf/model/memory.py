@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.config import Config, LoraSection
+from rlhf.errors import ConfigError
 from rlhf.ops.logprobs import CHUNK_NUMBERS
 
 GIB = 2**30
@@ -76,6 +77,9 @@ def shape_of(model_config: Any, lora: LoraSection) -> ModelShape:
     from torch import nn
     from transformers import AutoModelForCausalLM
 
+    last = model_config.get_text_config().num_hidden_layers - 1
+    if lora.first_layer > last:
+        raise ConfigError(f"model.lora.first_layer: found {lora.first_layer}, but the model has layers 0 to {last}")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(model_config)  # type: ignore[no-untyped-call]
     text = model_config.get_text_config()

@@ -98,7 +98,8 @@ def _forward(base: SharedBase, name: str, rows: Sequence[_Row]) -> Tensor:
             positions[r, part] = torch.arange(len(row.prompt), len(row.prompt) + len(completion))
             at = part.stop
             ends.append((r, at - 1))
-    hidden = base.hidden(ids, _tree_mask(segments, base.dtype), positions)
+    dtype = base.model.get_input_embeddings().weight.dtype  # the activations', whatever compute_dtype says of linears
+    hidden = base.hidden(ids, _tree_mask(segments, dtype), positions)
     at_row, at_time = torch.tensor(ends, device=base.device).unbind(1)
     return base.apply_head(name, hidden[at_row, at_time])
 

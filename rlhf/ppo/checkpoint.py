@@ -2,7 +2,7 @@
 
 Written beside and put in place by `model.folders`, so that a kill at any moment leaves the last whole checkpoint or
 the new one. Tensors are safetensors, the rest is JSON; resuming gives bit-identical training on a CPU at the same
-thread count.
+thread count; several processes go on with fresh random numbers instead.
 """
 
 from __future__ import annotations
@@ -104,6 +104,8 @@ def _apply(trainer: PPOTrainer, state: dict[str, Any], tensors: dict[str, Tensor
         group["lr"] = rate
     trainer.order.set_state(tensors["random.order"])
     trainer.draws.set_state(tensors["random.draws"])
+    if trainer.accelerator.num_processes > 1:  # the state is the main process's; the others must not draw the same
+        trainer.seed_draws(after=state["updates_done"])
     trainer.prompt_cycle.queue, trainer.updates_done = state["prompt_queue"], state["updates_done"]
     trainer.learner.demonstration_cycle.queue = state["demonstration_queue"]
     trainer.kl.coef = state["kl_coef"]

@@ -15,7 +15,7 @@ from rlhf.errors import ArtifactError
 from rlhf.model.base import SharedBase
 from rlhf.ops.masked import masked_mean
 from rlhf.ppo.roles import REWARD, VALUE
-from rlhf.ppo.rollout import Rollout, forward_rows, response_features
+from rlhf.ppo.rollout import Rollout, forward_rows, micro_batches, response_features
 
 
 class Critic(Protocol):
@@ -126,9 +126,11 @@ def warm_up(
     parameters = [p for group in groups for p in group["params"]]
     optimizer = torch.optim.AdamW(groups)
     for _ in range(section.value_warmup_epochs):
-        for rows in torch.arange(len(targets)).split(section.micro_batch_size):
+        for rows in micro_batches(
+            rollout, list(range(len(targets))), section.micro_batch_size, section.micro_batch_tokens
+        ):
             with critic.training():
-                found = critic.fit(rollout, rows.tolist(), features)
+                found = critic.fit(rollout, rows, features)
                 error = (found - targets[rows, : found.shape[1]]) ** 2
                 optimizer.zero_grad(set_to_none=True)
                 masked_mean(error, rollout.response_mask[rows, : found.shape[1]]).backward()

@@ -214,6 +214,12 @@ def forward_rows(base: SharedBase, rollout: Rollout, rows: Sequence[int]) -> Res
     return forward_responses(base, [rollout.prompts[i] for i in rows], [rollout.responses[i] for i in rows], lower)
 
 
+def micro_batches(rollout: Rollout, rows: list[int], size: int, tokens: int | None) -> Iterator[list[int]]:
+    """The rows in groups of at most `size` and `tokens`, similar lengths together, so that little is padding."""
+    for group in by_length([rollout.sequence_lengths[i] for i in rows], size, tokens):
+        yield [rows[i] for i in group]
+
+
 def run_lower(base: SharedBase, rollout: Rollout, layers: int) -> None:
     """Run the lowest `layers` layers over the rollout, once for all the passes and epochs to come."""
     sequences = [[*p, *r] for p, r in zip(rollout.prompts, rollout.responses, strict=True)]

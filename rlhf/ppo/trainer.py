@@ -54,10 +54,13 @@ class PPOTrainer:
         demonstrations: Sequence[Demonstration] = (),
     ) -> None:
         self.section, self.base, self.encoder, self.judge, self.accelerator = section, base, encoder, judge, accelerator
+        self.seed = seed
         self.prompts = [(p.prompt, encoder.prompt(p.prompt)) for p in prompts]
         self.local_batch = _share(section.rollout_batch_size, accelerator, "ppo.rollout_batch_size")
         _share(section.mini_batch_size, accelerator, "ppo.mini_batch_size")
         _share(section.rollout_batch_size // section.samples_per_prompt, accelerator, "a rollout's number of prompts")
+        if section.ptx_coef > 0:
+            _share(section.ptx_batch_size, accelerator, "ppo.ptx_batch_size")
         critic = build_critic(section, base)
         own = [{"params": base.adapter_parameters(POLICY), "lr": section.learning_rate}]
         self.optimizer = torch.optim.AdamW(
@@ -66,7 +69,8 @@ class PPOTrainer:
         steps = section.updates * section.ppo_epochs * (section.rollout_batch_size // section.mini_batch_size)
         self.scheduler = build_scheduler(self.optimizer, section, steps)
         self.order = torch.Generator().manual_seed(seed)  # the same in every process
-        self.draws = torch.Generator().manual_seed(seed * 1_000_003 + accelerator.process_index)
+        self.draws = torch.Generator()
+        self.seed_draws()
         self.prompt_cycle = Cycle(len(self.prompts))
         self.learner = Learner(base, section, self.optimizer, accelerator, self.order, critic, tuple(demonstrations))
         self.critic = critic
@@ -74,6 +78,10 @@ class PPOTrainer:
         self.kl = KLController(section.kl, section.kl.coef)
         self.normalizer: ScoreNormalizer | None = None
         self.length: LengthController | None = None
+
+    def seed_draws(self, after: int = 0) -> None:
+        """Random numbers of this process's own, from the seed and the rounds that are done."""
+        self.draws.manual_seed(self.seed * 1_000_003 + 1009 * after + self.accelerator.process_index)
 
     def prepare(self) -> dict[str, float]:
         """Measure the reference: the mean and deviation of its scores, and its mean length."""
@@ -113,7 +121,9 @@ class PPOTrainer:
 
         # 3. A reward for every token: the score at the last one, KL at each, unless KL is in the loss.
         weight = self.kl.coef if section.kl.place == "reward" else 0.0
-        penalties = weight * ESTIMATORS[section.kl.estimator](logprobs, ref_logprobs) * mask
+        penalties = torch.zeros_like(logprobs)
+        if weight > 0:
+            penalties = weight * ESTIMATORS[section.kl.estimator](logprobs, ref_logprobs) * mask
         shaped = shaped_scores(section, self.normalizer, self.length, scores, rollout, penalties.sum(1), self.gather)
         rewards = token_rewards(shaped, penalties, rollout.lengths)
 
@@ -122,6 +132,7 @@ class PPOTrainer:
             targets = estimators.reward_to_go(rewards, mask, section.gamma)
             warm_up(self.critic, section, rollout, features, targets, self.accelerator)
         values = self._values(rollout, features)
+        del features  # (B, T, H): nothing reads them from here on
         advantages, returns = self._advantages(rewards, values, mask)
         clock.lap("prepare")
 
@@ -170,10 +181,13 @@ class PPOTrainer:
         `recompute`: as the update computes them, so that the first pass's ratio is 1, where a rollout's own differ by
         rounding. `rollout`: as sampled; only the first round, in which the head is warmed up, needs a pass.
         """
-        if self.section.old_logprobs == "recompute":
-            return response_pass(self.base, POLICY, rollout, temperature=self.section.temperature)
-        warming = self.updates_done == 0 and self.critic is not None and self.critic.shares_trunk
-        return rollout.logprobs, response_features(self.base, POLICY, rollout) if warming else None
+        temperature, shared = self.section.temperature, self.critic is not None and self.critic.shares_trunk
+        if self.section.old_logprobs == "rollout":
+            warming = shared and self.updates_done == 0
+            return rollout.logprobs, response_features(self.base, POLICY, rollout) if warming else None
+        if not shared:
+            return response_logprobs(self.base, POLICY, rollout, temperature=temperature, as_sampled=True), None
+        return response_pass(self.base, POLICY, rollout, temperature=temperature)
 
     def _values(self, rollout: Rollout, features: Tensor | None) -> Tensor:
         """The critic's `(B, T)`; zeros where the estimator has none."""

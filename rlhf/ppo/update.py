@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -19,7 +19,7 @@ from rlhf.ops.masked import masked_sum
 from rlhf.ppo.control import Cycle
 from rlhf.ppo.critic import Critic
 from rlhf.ppo.roles import POLICY, VALUE
-from rlhf.ppo.rollout import Responses, Rollout, forward_responses, forward_rows
+from rlhf.ppo.rollout import Responses, Rollout, forward_responses, forward_rows, micro_batches
 
 Demonstration = tuple[list[int], list[int]]  # prompt and response tokens
 
@@ -204,13 +204,6 @@ def _demonstrations_backward(learner: Learner, totals: Totals) -> None:
             loss = -learner.base.token_logprobs(out.hidden, out.tokens)[0].sum()
             (learner.section.ptx_coef * loss / tokens).backward()
         totals.add(ptx_loss=loss, ptx_tokens=len(out.tokens))
-
-
-def micro_batches(rollout: Rollout, rows: list[int], size: int, tokens: int | None) -> Iterator[list[int]]:
-    """The rows in groups of at most `size` and `tokens`, similar lengths together, so that little is padding."""
-    lengths = [len(rollout.prompts[i]) + len(rollout.responses[i]) for i in rows]
-    for group in by_length(lengths, size, tokens):
-        yield [rows[i] for i in group]
 
 
 def _total(accelerator: Accelerator, value: float) -> float:

@@ -373,6 +373,8 @@ def test_an_adapter_on_fewer_layers_beside_one_on_all(tiny_model_dir: Path) -> N
     [
         ("nope", "'nope' matches no module of this model"),
         (["q_proj", "nope"], "'nope' matches no module of this model"),
+        (["q_proj", "lm_head"], "'lm_head' matches 'lm_head', the embedding or the output layer, which stay frozen"),
+        (["embed_tokens"], "'embed_tokens' matches 'model.embed_tokens', the embedding or the output layer"),
         ("(", "missing ), unterminated subpattern at position 0"),
         (["layers"], "Target module ModuleList("),
     ],

@@ -73,6 +73,23 @@ def test_with_gradient_checkpointing_too(tiny_model_dir: Path, base: SharedBase)
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("precision", [("fp32", "bf16"), ("bf16", "fp32"), ("nf4", "bf16"), ("nf4", "fp32")])
+def test_the_mask_fits_the_activations_in_every_precision(
+    tiny_model_dir: Path, precision: tuple[str, str], attention: str
+) -> None:
+    """A GPU's attention takes no mask of another type; on a CPU the default one would not mind."""
+    quantization, compute = precision
+    section = ModelSection(name=str(tiny_model_dir), quantization=quantization, compute_dtype=compute, device="cpu")
+    base = SharedBase.load(section, seed=1)
+    base.model.set_attn_implementation(attention)
+    base.add_adapter("reward", head=True)
+    base.heads["reward"].weight.data.fill_(0.1)
+    with base.active("reward"):
+        together = score_completions(base, "reward", GROUPS)
+        torch.testing.assert_close(together, score_sequences(base, "reward", SEQUENCES), atol=0.1, rtol=0.1)
+
+
 def test_a_completion_does_not_see_its_neighbours(base: SharedBase) -> None:
     prompt = [7, 8, 9, 10, 11, 12]
     with base.active("reward"):

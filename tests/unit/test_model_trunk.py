@@ -110,6 +110,15 @@ def test_more_layers_than_there_are_is_refused(tiny_model_dir: Path) -> None:
         parse({"model": {"lora": {"first_layer": 1, "target_modules": ".*q_proj"}}}, "test")
 
 
+@pytest.mark.parametrize("targets", [["q_proj", "model.layers.0.mlp.down_proj"], ["layers.0.mlp.down_proj"]])
+def test_a_module_named_in_full_is_refused(tiny_model_dir: Path, targets: list[str]) -> None:
+    """PEFT would put an adapter on it whatever its layer: what is kept of the lower layers would be another model."""
+    base = load(tiny_model_dir)
+    with pytest.raises(ConfigError, match=r"goes with the last parts of modules' names"):
+        base.add_adapter("sft", lora=LoraSection(rank=4, first_layer=1, target_modules=targets))
+    assert base.adapters == []
+
+
 def test_memory_counts_the_layers_that_have_adapters(tiny_model_dir: Path) -> None:
     config = load(tiny_model_dir).model.config
     whole = memory.shape_of(config, LoraSection())
