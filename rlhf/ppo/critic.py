@@ -13,7 +13,7 @@ from torch import Tensor
 from rlhf.config_ppo import PPOSection
 from rlhf.errors import ArtifactError
 from rlhf.model.base import SharedBase
-from rlhf.ops.masked import masked_mean
+from rlhf.ops.masked import masked_sum
 from rlhf.ppo.roles import REWARD, VALUE
 from rlhf.ppo.rollout import Rollout, forward_rows, micro_batches, response_features
 
@@ -126,14 +126,14 @@ def warm_up(
     parameters = [p for group in groups for p in group["params"]]
     optimizer = torch.optim.AdamW(groups)
     for _ in range(section.value_warmup_epochs):
-        for rows in micro_batches(
-            rollout, list(range(len(targets))), section.micro_batch_size, section.micro_batch_tokens
-        ):
-            with critic.training():
-                found = critic.fit(rollout, rows, features)
-                error = (found - targets[rows, : found.shape[1]]) ** 2
-                optimizer.zero_grad(set_to_none=True)
-                masked_mean(error, rollout.response_mask[rows, : found.shape[1]]).backward()
+        for some in torch.arange(len(targets)).split(section.micro_batch_size):  # as many steps in every process
+            optimizer.zero_grad(set_to_none=True)
+            tokens = rollout.response_mask[some].sum()
+            for rows in micro_batches(rollout, some.tolist(), section.micro_batch_size, section.micro_batch_tokens):
+                with critic.training():
+                    found = critic.fit(rollout, rows, features)
+                    error = (found - targets[rows, : found.shape[1]]) ** 2
+                    (masked_sum(error, rollout.response_mask[rows, : found.shape[1]]) / tokens).backward()
             if accelerator.num_processes > 1:
                 for parameter in parameters:
                     parameter.grad = accelerator.reduce(parameter.grad, "mean")
