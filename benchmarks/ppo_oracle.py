@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import trl_venv
+
 OUT = Path(__file__).resolve().parents[1] / "tests" / "data" / "trl_ppo_oracle.json"
 SHAPE = {
     "vocab_size": 24,
@@ -50,8 +52,6 @@ ORDER = "micro_batch_inds"
 
 def main() -> None:
     """In our environment: have the other one do the work."""
-    import trl_venv
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=OUT, help=f"where to write (default: {OUT})")
     arguments = parser.parse_args()
@@ -63,11 +63,7 @@ def main() -> None:
 def inside(out: Path) -> None:
     """In TRL's environment: build the models, run one PPO step, write down what was seen."""
     import torch
-    from datasets import Dataset
-    from peft import LoraConfig
-    from tokenizers import Tokenizer, models
-    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
-    from trl.experimental.ppo import PPOConfig, PPOTrainer
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
     torch.manual_seed(0)
     base = LlamaForCausalLM(LlamaConfig(**SHAPE, initializer_range=0.3)).eval()
@@ -83,42 +79,8 @@ def inside(out: Path) -> None:
         model.load_state_dict({**merged, "score.weight": heads[name]})
         return model
 
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel({f"t{i}": i for i in range(SHAPE["vocab_size"])}, unk_token="t3")),
-        pad_token="t0",
-        bos_token="t1",
-        eos_token="t2",
-    )
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = PPOTrainer(
-            args=PPOConfig(
-                output_dir=scratch,
-                per_device_train_batch_size=len(PROMPTS),
-                gradient_accumulation_steps=1,
-                num_mini_batches=1,
-                num_ppo_epochs=2,
-                total_episodes=len(PROMPTS),
-                num_sample_generations=0,
-                whiten_rewards=False,
-                kl_estimator="k1",
-                report_to=[],
-                save_strategy="no",
-                use_cpu=True,
-                bf16=False,
-                gradient_checkpointing=False,
-                disable_tqdm=True,
-                adam_epsilon=1e-5,
-                weight_decay=0.0,
-                **SETTINGS,
-            ),
-            processing_class=tokenizer,
-            model=base,
-            ref_model=None,
-            reward_model=classifier("reward"),
-            value_model=classifier("value"),
-            train_dataset=Dataset.from_dict({"input_ids": PROMPTS}),
-            peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
-        )
+        trainer = make_trainer(scratch, base, classifier("reward"), classifier("value"))
         for name, parameter in trainer.policy_model.named_parameters():
             layer = name.removeprefix("base_model.model.").split(".lora_")[0]
             if ".lora_A." in name or ".lora_B." in name:
@@ -136,6 +98,43 @@ def inside(out: Path) -> None:
         **seen,
     }
     out.write_text(json.dumps(rounded(result), indent=None, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def make_trainer(scratch: str, policy: Any, reward: Any, value: Any) -> Any:
+    """TRL's trainer, as it comes, for one update of two epochs."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    return PPOTrainer(
+        args=PPOConfig(
+            output_dir=scratch,
+            per_device_train_batch_size=len(PROMPTS),
+            gradient_accumulation_steps=1,
+            num_mini_batches=1,
+            num_ppo_epochs=2,
+            total_episodes=len(PROMPTS),
+            num_sample_generations=0,
+            whiten_rewards=False,
+            kl_estimator="k1",
+            report_to=[],
+            save_strategy="no",
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            disable_tqdm=True,
+            adam_epsilon=1e-5,
+            weight_decay=0.0,
+            **SETTINGS,
+        ),
+        processing_class=trl_venv.word_tokenizer(SHAPE["vocab_size"]),
+        model=policy,
+        ref_model=None,
+        reward_model=reward,
+        value_model=value,
+        train_dataset=Dataset.from_dict({"input_ids": PROMPTS}),
+        peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
 
 
 def lora(weights: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import trl_venv
+
 THREADS, UPDATES, WARM = 2, 4, 1
 VOCABULARY, HIDDEN, LAYERS = 4096, 256, 6
 PAD, EOS = 0, 2
@@ -48,8 +50,6 @@ RATIOS = {
 
 def main() -> None:
     """Run every case in turns, print the table, write the ratios."""
-    import trl_venv
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=3, help="how often each case runs (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the ratios and medians here")
@@ -99,8 +99,6 @@ def wait_for_quiet(limit_s: float = 600) -> None:
 
 def run(case: str) -> dict[str, float]:
     """One case in a process of its own: seconds an update (CPU and wall), and MiB above the imports."""
-    import trl_venv
-
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out.json"
         inside = ["--inside", case, str(out)]
@@ -149,15 +147,6 @@ def end_sometimes(model: Any, variable: bool) -> None:
     head.bias.data[PAD] = -1e4
     head.bias.data[EOS] = 5.0 if variable else -1e4
     model.lm_head = head.requires_grad_(False)
-
-
-def tokenizer() -> Any:
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    words = {f"t{i}": i for i in range(VOCABULARY)}
-    backend = Tokenizer(models.WordLevel(words, unk_token="t3"))
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="t0", bos_token="t1", eos_token="t2")
 
 
 def memory_mib(key: str) -> float:
@@ -226,7 +215,7 @@ def inside_trl(out: Path, variable: bool = False) -> None:
                 gradient_checkpointing=False,
                 disable_tqdm=True,
             ),
-            processing_class=tokenizer(),
+            processing_class=trl_venv.word_tokenizer(VOCABULARY),
             model=policy,
             ref_model=None,
             reward_model=scorers[0],
@@ -243,7 +232,6 @@ def inside_trl(out: Path, variable: bool = False) -> None:
 def inside_ours(out: Path, variable: bool = False, critic: str = "head", first_layer: int = 0) -> None:
     import torch
     from accelerate import Accelerator
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     from rlhf.config import LoraSection, ModelSection
     from rlhf.config_ppo import PPOSection
@@ -255,12 +243,10 @@ def inside_ours(out: Path, variable: bool = False, critic: str = "head", first_l
 
     torch.set_num_threads(THREADS)
     with tempfile.TemporaryDirectory() as folder:
-        torch.manual_seed(0)
         make = "from transformers import *; import torch, sys, json; torch.manual_seed(0); "
         make += "LlamaForCausalLM(LlamaConfig(**json.loads(sys.argv[2]))).save_pretrained(sys.argv[1])"
         subprocess.run([sys.executable, "-c", make, folder, json.dumps(shape())], check=True)
-        tokenizer().save_pretrained(folder)
-        assert LlamaConfig and LlamaForCausalLM
+        trl_venv.word_tokenizer(VOCABULARY).save_pretrained(folder)
         meter = Meter()
         lora = LoraSection(rank=16, alpha=32, first_layer=first_layer)
         section = ModelSection(

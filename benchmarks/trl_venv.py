@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ["trl==1.12.0", "transformers==5.23.*", "peft==0.21.2", "torch>=2.10,<2.14", "accelerate"]
 
@@ -29,3 +30,12 @@ def run(script: Path, arguments: Sequence[str], **environment: str) -> None:
     """Run a script of this folder in that environment, with nothing of ours on its path."""
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"TRL_EXPERIMENTAL_SILENCE": "1"} | environment
     subprocess.run([str(python()), str(script), *arguments], check=True, env=env)
+
+
+def word_tokenizer(size: int) -> Any:
+    """`size` words t0, t1, ...: t0 pads, t1 begins, t2 ends. Both environments can make it."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordLevel({f"t{i}": i for i in range(size)}, unk_token="t3"))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="t0", bos_token="t1", eos_token="t2")

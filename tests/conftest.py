@@ -292,3 +292,23 @@ def tiny_config(tiny_model_dir: Path, tiny_task: TinyTask, tmp_path: Path) -> Ca
         return _merge(_merge(raw, changes or {}), more)
 
     return make
+
+
+# --- PPO, watched ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ratios(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The ratio of every micro-batch of PPO's updates, in order."""
+    from rlhf.ppo import update
+
+    seen: list[torch.Tensor] = []
+    real = update.policy_loss
+
+    def recorded(*args: Any) -> Any:
+        out = real(*args)
+        seen.append(out[1])
+        return out
+
+    monkeypatch.setattr(update, "policy_loss", recorded)
+    return seen

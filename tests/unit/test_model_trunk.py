@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from test_ppo_setup import make_trainer, same, short, stir, weights
+from test_ppo_setup import give_roles, make_trainer, same, short, weights
 from transformers import AutoModelForCausalLM
 
 from rlhf.config import LoraSection, ModelSection, parse
@@ -25,13 +25,7 @@ def load(folder: Path, first_layer: int = 1, **more: str) -> SharedBase:
 
 
 def with_roles(folder: Path, **more: str) -> SharedBase:
-    base = load(folder, **more)
-    base.add_adapter("sft")
-    stir(base, "sft", 1)
-    base.copy_adapter("sft", "policy")
-    base.add_adapter("reward", head=True)
-    stir(base, "reward", 2)
-    return base
+    return give_roles(load(folder, **more))
 
 
 def test_the_two_parts_make_the_whole(tiny_model_dir: Path) -> None:

@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from test_ppo_setup import TEXTS, by_hand, chat, even_tokens, make_base, make_trainer, same, short, stir, weights
+from test_ppo_setup import (
+    LENGTHS,
+    TEXTS,
+    by_hand,
+    chat,
+    even_tokens,
+    make_base,
+    make_trainer,
+    same,
+    short,
+    stir,
+    weights,
+)
 from torch import Tensor
 
 from rlhf.config_ppo import PPOSection
@@ -21,31 +33,14 @@ from rlhf.ppo.control import LengthController
 from rlhf.ppo.critic import AdapterCritic
 from rlhf.ppo.engines import ENGINES
 from rlhf.ppo.roles import POLICY, REFERENCE, VALUE
-from rlhf.ppo.rollout import Rollout, response_logprobs, sample
+from rlhf.ppo.rollout import Rollout, response_features, response_logprobs, sample
 from rlhf.ppo.trainer import PPOTrainer
 from rlhf.ppo.update import Batch, Learner, clipped_update
-
-LENGTHS = (7, 2, 11, 4, 1, 9, 5, 3)
 
 
 @pytest.fixture
 def base(tiny_model_dir: Path) -> SharedBase:
     return make_base(tiny_model_dir)
-
-
-@pytest.fixture
-def ratios(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The ratio of every micro-batch, in order."""
-    seen: list[Tensor] = []
-    real = update.policy_loss
-
-    def recorded(*args: Any) -> Any:
-        out = real(*args)
-        seen.append(out[1])
-        return out
-
-    monkeypatch.setattr(update, "policy_loss", recorded)
-    return seen
 
 
 def prompts_of(base: SharedBase) -> list[list[int]]:
@@ -168,16 +163,10 @@ def test_values_captured_while_sampling_are_the_critics(base: SharedBase) -> Non
     trainer.step()
     rollout, _ = trainer._sample(POLICY, 8)
     assert rollout.values is not None
-    recomputed, _ = make_values(trainer, rollout)
+    assert trainer.critic is not None
+    recomputed = trainer.critic.values(rollout, response_features(base, POLICY, rollout))
     torch.testing.assert_close(rollout.values, recomputed, atol=1e-4, rtol=0)
     assert rollout.values.abs().max() > 1e-3
-
-
-def make_values(trainer: Any, rollout: Rollout) -> tuple[Tensor, Tensor]:
-    from rlhf.ppo.rollout import response_features
-
-    features = response_features(trainer.base, POLICY, rollout)
-    return trainer.critic.values(rollout, features), features
 
 
 # --- the critic --------------------------------------------------------------------------------------------------
@@ -375,7 +364,3 @@ def test_a_fixed_length_penalty_stays() -> None:
 def test_what_does_not_fit_together_is_refused(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PPOSection(**keys)
-
-
-def test_a_trainer_takes_any_judge(base: SharedBase) -> None:
-    assert make_trainer(base, short(), even_tokens).prepare()["length"] > 0

@@ -35,6 +35,9 @@ TEXTS = (
 )
 
 
+LENGTHS = (7, 2, 11, 4, 1, 9, 5, 3)  # of responses made by hand
+
+
 def chat(text: str) -> PromptLike:
     return ({"role": "user", "content": text},)
 
@@ -59,8 +62,12 @@ def stir(base: SharedBase, name: str, seed: int, scale: float = 0.1) -> None:
 
 
 def make_base(folder: Path, **more: str) -> SharedBase:
+    """A tiny base with PPO's roles on it."""
+    return give_roles(load(folder, **more))
+
+
+def give_roles(base: SharedBase) -> SharedBase:
     """Adapters `sft` (far from the raw base), `policy` (its copy) and `reward`."""
-    base = load(folder, **more)
     base.add_adapter("sft")
     stir(base, "sft", 1)
     base.copy_adapter("sft", "policy")

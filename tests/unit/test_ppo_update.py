@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from test_ppo_setup import by_hand, even_tokens, head_critic, make_base, make_trainer, same, short, stir, weights
+from test_ppo_setup import (
+    LENGTHS,
+    by_hand,
+    even_tokens,
+    head_critic,
+    make_base,
+    make_trainer,
+    same,
+    short,
+    stir,
+    weights,
+)
 from torch import Tensor
 
 from rlhf.data.encoding import Encoder
@@ -26,27 +37,11 @@ from rlhf.ppo.scoring import load_judge
 from rlhf.ppo.update import Batch, Learner, clipped_update
 
 PRECISIONS = {"fp32": {}, "nf4": {"quantization": "nf4", "compute_dtype": "bf16"}}
-LENGTHS = (7, 2, 11, 4, 1, 9, 5, 3)
 
 
 @pytest.fixture
 def base(tiny_model_dir: Path) -> SharedBase:
     return make_base(tiny_model_dir)
-
-
-@pytest.fixture
-def ratios(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The ratio of every micro-batch, in order."""
-    seen: list[Tensor] = []
-    real = update.policy_loss
-
-    def recorded(*args: Any) -> Any:
-        out = real(*args)
-        seen.append(out[1])
-        return out
-
-    monkeypatch.setattr(update, "policy_loss", recorded)
-    return seen
 
 
 # --- step 0 ------------------------------------------------------------------------------------------------------
