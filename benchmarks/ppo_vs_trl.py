@@ -31,7 +31,7 @@ import trl_venv
 THREADS, UPDATES, WARM = 2, 4, 1
 VOCABULARY, HIDDEN, LAYERS = 4096, 256, 6
 PAD, EOS = 0, 2
-PROMPTS, PROMPT, NEW, EPOCHS = 32, 32, 48, 4
+PROMPTS, PROMPT, NEW, EPOCHS, MICRO = 32, 32, 48, 4, 8
 CASES = {
     "trl": {},
     "trl, variable lengths": {"variable": True},
@@ -262,7 +262,7 @@ def inside_ours(out: Path, variable: bool = False, critic: str = "head", first_l
         updates=UPDATES,
         rollout_batch_size=PROMPTS,
         mini_batch_size=PROMPTS,
-        micro_batch_size=PROMPTS,
+        micro_batch_size=MICRO,
         ppo_epochs=EPOCHS,
         max_new_tokens=NEW,
         learning_rate=1e-5,

@@ -39,6 +39,7 @@ from rlhf.model.loading import (
     source_folder,
 )
 from rlhf.model.trunk import is_plain, layers_of
+from rlhf.ops.linear import linear, round_rows
 from rlhf.ops.logprobs import linear_logprobs
 
 
@@ -73,6 +74,9 @@ class SharedBase:
         self.heads: dict[str, nn.Linear] = {}
         self.peft_model: PeftModel | None = None
         self._layers: list[Any] = []
+        self._frozen = [module for module in self._trunk.modules() if lora_layers.readable(module)]
+        for layer in self._frozen:
+            lora_layers.freeze(layer)
         self._active: str | None = None
         self._training = False
         self._trunk.register_forward_hook(self._guard_backward)
@@ -238,7 +242,8 @@ class SharedBase:
             for parameter in self.adapter_parameters(adapter):
                 parameter.requires_grad_(train and adapter == name)
         # Only checkpointing looks at training mode: dropout was set to zero when the model was loaded.
-        self.model.train(train and self.section.gradient_checkpointing)
+        if self.model.training != (train and self.section.gradient_checkpointing):
+            self.model.train(not self.model.training)
 
     def restore(self) -> None:
         """Put every switch back to what `active` last set, after foreign code (a trainer) has worked on the model."""
@@ -287,6 +292,11 @@ class SharedBase:
         """The frozen output layer: `(..., H)` to `(..., V)`."""
         head: nn.Module = self.model.get_output_embeddings()
         return head
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The output layer's fp32 logits `(N, V)` of hidden states `(N, H)`, without gradients."""
+        head: Any = self.lm_head
+        return linear(round_rows(hidden), head.weight, head.bias)[: len(hidden)].float()
 
     def token_logprobs(
         self,
@@ -356,17 +366,9 @@ class SharedBase:
         Blocks nest: the outermost one keeps and frees.
         A GPU dequantizes faster than it reads, and has no memory to spare: nothing changes there.
         """
-        kept: list[Any] = []
-        if self.device.type == "cpu" and self.section.quantization == "nf4":
-            layers = (layer.get_base_layer() for layer in self._layers)
-            kept = [layer for layer in layers if getattr(layer, "rlhf_dense", None) is None]
-        try:
-            for layer in kept:
-                layer.rlhf_dense = lora_layers.dense_weight(layer, self.dtype)
+        keeps = self.device.type == "cpu" and self.section.quantization == "nf4"
+        with lora_layers.kept_dense(self._frozen if keeps else [], self.dtype):
             yield
-        finally:
-            for layer in kept:
-                layer.rlhf_dense = None
 
     def score(self, name: str, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Scores `(B,)` of right-padded sequences `(B, T)`: head `name` at each one's last token, in fp32.

@@ -8,9 +8,10 @@ keeps PEFT's forward.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from rlhf.config import LoraSection
 from rlhf.errors import ConfigError
+from rlhf.ops.linear import add_linear_, linear, round_rows
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -30,29 +32,44 @@ class _LoraLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, scale: float, layer: Any) -> Tensor:
-        low_a, low_b = a.to(x.dtype), b.to(x.dtype)
-        projected = x @ low_a.t()
-        y = nn.functional.linear(x, dense_weight(layer, x.dtype), getattr(layer, "bias", None))
-        y.addmm_(projected, low_b.t(), alpha=scale)
+        rows, count = round_rows(x), len(x)
+        projected = linear(rows, a.to(x.dtype))
+        y = linear(rows, dense_weight(layer, x.dtype), getattr(layer, "bias", None))
+        add_linear_(y, projected, b.to(x.dtype), scale)
         ctx.save_for_backward(x, projected, a, b)
         ctx.scale, ctx.layer = scale, layer
-        return y
+        return y[:count]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (dy,) = grads
         x, projected, a, b = ctx.saved_tensors
-        low_a, low_b = a.to(x.dtype), b.to(x.dtype)
-        through = (dy @ low_b).mul_(ctx.scale)
+        dy, count = round_rows(dy), len(x)
+        through = linear(dy, b.to(x.dtype).t()).mul_(ctx.scale)
         dx = da = db = None
         if ctx.needs_input_grad[0]:
-            dx = dy @ dense_weight(ctx.layer, x.dtype)
-            dx.addmm_(through, low_a)
+            dx = linear(dy, dense_weight(ctx.layer, x.dtype).t())
+            dx = add_linear_(dx, through, a.to(x.dtype).t())[:count]
         if ctx.needs_input_grad[1]:
-            da = (through.t() @ x).to(a.dtype)
+            da = linear(through.t(), round_rows(x).t()).to(a.dtype)
         if ctx.needs_input_grad[2]:
-            db = (dy.t() @ projected).mul_(ctx.scale).to(b.dtype)
+            db = linear(projected.t(), dy.t()).t().mul_(ctx.scale).to(b.dtype)
         return dx, da, db, None, None
+
+
+class _FrozenLinear(torch.autograd.Function):
+    """y = x W^T + b, with W frozen: the gradient flows to x alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: Any) -> Tensor:
+        ctx.layer = layer
+        y = linear(round_rows(x), dense_weight(layer, x.dtype), getattr(layer, "bias", None))
+        return y[: len(x)]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (dy,) = grads
+        return linear(round_rows(dy), dense_weight(ctx.layer, dy.dtype).t())[: len(dy)], None
 
 
 def dense_weight(layer: Any, dtype: torch.dtype) -> Tensor:
@@ -70,10 +87,37 @@ def dense_weight(layer: Any, dtype: torch.dtype) -> Tensor:
     return dense.to(dtype)
 
 
+@contextlib.contextmanager
+def kept_dense(layers: Iterable[Any], dtype: torch.dtype) -> Iterator[None]:
+    """Inside the block the layers hold their dense weights, and free them at its end; those that did so stay so."""
+    new = [layer for layer in layers if getattr(layer, "rlhf_dense", None) is None]
+    try:
+        for layer in new:
+            layer.rlhf_dense = dense_weight(layer, dtype)
+        yield
+    finally:
+        for layer in new:
+            layer.rlhf_dense = None
+
+
+def readable(layer: Any) -> bool:
+    """Whether this is a linear layer whose frozen weights `dense_weight` can read (int8 it cannot)."""
+    return isinstance(layer, nn.Linear) and type(layer).__name__ != "Linear8bitLt" and not hasattr(layer, "SCB")
+
+
+def freeze(layer: Any) -> None:
+    """Give a `readable` layer the forward of frozen weights."""
+    layer.forward = types.MethodType(_frozen_forward, layer)
+
+
+def _frozen_forward(self: Any, x: Tensor) -> Tensor:
+    y: Tensor = _FrozenLinear.apply(x.reshape(-1, x.shape[-1]), self)  # type: ignore[no-untyped-call]
+    return y.view(*x.shape[:-1], y.shape[-1])
+
+
 def fuse(layer: Any) -> bool:
     """Give a PEFT LoRA layer the one-step forward; returns whether its base weights allow it."""
-    base = layer.get_base_layer()
-    if not isinstance(base, nn.Linear) or type(base).__name__ == "Linear8bitLt" or hasattr(base, "SCB"):
+    if not readable(layer.get_base_layer()):
         return False
     layer.forward = types.MethodType(_forward, layer)
     return True
@@ -83,7 +127,7 @@ def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     base = self.get_base_layer()
     flat = x.reshape(-1, x.shape[-1])
     if self.disable_adapters or not self.active_adapters:
-        y = nn.functional.linear(flat, dense_weight(base, x.dtype), base.bias)
+        y = _FrozenLinear.apply(flat, base)  # type: ignore[no-untyped-call]
     else:
         (name,) = self.active_adapters
         a, b = self.lora_A[name].weight, self.lora_B[name].weight

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf.ops.linear import linear, round_rows
+
 CHUNK_NUMBERS = {"cpu": 1 << 22, "gpu": 1 << 26}  # logits at once: what stays in a CPU's cache, what fills a GPU
 
 
@@ -75,7 +77,8 @@ class _LinearLogprobs(torch.autograd.Function):
         spread = torch.empty_like(hidden) if train and with_entropy else None
         for start in range(0, count, rows := _chunk_rows(weight)):
             part = slice(start, start + rows)
-            logits = torch.nn.functional.linear(hidden[part], weight, bias)
+            here = hidden[part]
+            logits = linear(round_rows(here), weight, bias)[: len(here)]
             if temperature != 1.0:
                 logits = logits.float().div_(temperature)
             if allowed is not None:
@@ -89,10 +92,10 @@ class _LinearLogprobs(torch.autograd.Function):
                 entropies[part] = -torch.linalg.vecdot(probs, logp)
             if spread is not None:
                 slope = logp.add_(entropies[part, None]).mul_(probs)
-                spread[part] = (slope.to(weight.dtype) @ weight).div_(-temperature)
+                spread[part] = _toward(slope, weight).div_(-temperature)
             if toward is not None:
                 probs.scatter_add_(1, chosen, probs.new_full(chosen.shape, -1.0))
-                toward[part] = (probs.to(weight.dtype) @ weight).div_(-temperature)
+                toward[part] = _toward(probs, weight).div_(-temperature)
         ctx.save_for_backward(toward, spread)
         return logprobs, entropies
 
@@ -104,6 +107,11 @@ class _LinearLogprobs(torch.autograd.Function):
         if spread is not None:
             grad += spread * of_entropies.unsqueeze(1).to(toward.dtype)
         return grad, None, None, None, None, None, None
+
+
+def _toward(slope: Tensor, weight: Tensor) -> Tensor:
+    """`(rows, V)` slopes times W `(V, H)`."""
+    return linear(round_rows(slope.to(weight.dtype)), weight.t())[: len(slope)]
 
 
 def only(logits: Tensor, allowed: Sequence[Tensor]) -> Tensor:
@@ -134,8 +142,8 @@ def filtered(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
 
 
 def _chunk_rows(weight: Tensor) -> int:
-    """Rows of logits to make at once."""
-    return max(1, CHUNK_NUMBERS["cpu" if weight.device.type == "cpu" else "gpu"] // weight.shape[0])
+    """Rows of logits to make at once; a multiple of 8."""
+    return max(8, CHUNK_NUMBERS["cpu" if weight.device.type == "cpu" else "gpu"] // weight.shape[0] // 8 * 8)
 
 
 def sample_inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:

@@ -144,7 +144,7 @@ def _decode(
     cache = DynamicCache()
     for t in range(uniforms.shape[1]):
         hidden = base.decode_step(ids, mask, positions, cache)[:, -1]
-        logits = base.lm_head(hidden).float() / temperature
+        logits = base.logits(hidden) / temperature
         if out.allowed is not None:
             logits = filtered(logits, *kept)
             for row, ids_kept in zip(alive.tolist(), logits.isfinite(), strict=True):

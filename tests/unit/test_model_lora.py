@@ -219,6 +219,7 @@ def _trained_after_an_evaluation_of_the_raw_base(folder: Path, *, fault: bool, e
     for module in base.model.modules():
         if fault and hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = True
+            del module.forward  # ours never runs their kernel
     if evaluate:
         roll_out(base, None)  # no adapter yet: these are bitsandbytes' own layers
     base.add_adapter("sft")
