@@ -1,12 +1,15 @@
 """Seconds and memory of one PPO update: TRL 1.12.0 (the last with a PPO trainer; LoRA policy) beside ours.
 
-    python benchmarks/ppo_vs_trl.py                  # a table; three rounds, about ten minutes on two cores
+    python benchmarks/ppo_vs_trl.py                  # a table; three rounds, about 20 minutes on two cores
     python benchmarks/ppo_vs_trl.py --json out.json  # and the ratios as JSON
 
 The same work on both sides, in turns, each in a process of its own: a Llama of hidden size 256, 6 layers, vocabulary
 4096, fp32; 32 prompts of 32 tokens, 48 new tokens each, 4 epochs of one optimizer step. Variable lengths: prompts of 8
-to 32 tokens, and an EOS whose chance is 1 in 28 a token (48 at most). Ratios are TRL's CPU seconds an update over ours,
-from the medians of the rounds; memory is the peak above what the imports took, ours over TRL's.
+to 32 tokens, and an EOS whose chance is 1 in 28 a token (48 at most). Ours sums the step's gradient over micro-batches
+of 8, as our configs do; TRL runs in micro-batches of 32, and of 8 as well, for whoever wants to compare with those.
+Ratios are TRL's CPU seconds an update (in micro-batches of 32) over ours, from the medians of the rounds; memory is the
+peak above what the imports took, ours over TRL's. Ours alone: a token's time in a batch of 128 over that in one of 8,
+and how much the peak of 16 updates of variable lengths lies above that of their first 4.
 """
 
 from __future__ import annotations
@@ -32,15 +35,19 @@ THREADS, UPDATES, WARM = 2, 4, 1
 VOCABULARY, HIDDEN, LAYERS = 4096, 256, 6
 PAD, EOS = 0, 2
 PROMPTS, PROMPT, NEW, EPOCHS, MICRO = 32, 32, 48, 4, 8
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "trl": {},
+    "trl, micro-batches of 8": {"micro": MICRO},
     "trl, variable lengths": {"variable": True},
     "exact": {},
     "adapter": {"critic": "adapter"},
     "cached": {"first_layer": LAYERS // 2},
     "exact, variable lengths": {"variable": True},
+    "batch of 8": {"batch": 8},
+    "batch of 128": {"batch": 128},
+    "16 updates": {"variable": True, "updates": 16},
 }
-RATIOS = {
+RATIOS = {  # by CPU seconds
     "speed_ratio_exact": ("trl", "exact"),
     "speed_ratio_adapter": ("trl", "adapter"),
     "speed_ratio_cached": ("trl", "cached"),
@@ -69,6 +76,8 @@ def main() -> None:
     found: dict[str, Any] = {n: medians[theirs]["cpu"] / medians[ours]["cpu"] for n, (theirs, ours) in RATIOS.items()}
     found |= {f"{n}_wall": medians[theirs]["wall"] / medians[ours]["wall"] for n, (theirs, ours) in RATIOS.items()}
     found["memory_ratio"] = medians["exact"]["mib"] / medians["trl"]["mib"]
+    found["token_time_ratio_128_8"] = medians["batch of 128"]["cpu"] / 128 / (medians["batch of 8"]["cpu"] / 8)
+    found["memory_growth_ratio"] = medians["16 updates"]["mib"] / medians["16 updates"]["early_mib"]
     print(f"\nmedians of {arguments.rounds} rounds, an update; {date.today()}, {machine()}, {THREADS} threads")
     for case, median in medians.items():
         print(f"  {case:24}  {median['cpu']:7.2f} CPU s  {median['wall']:7.2f} s  {median['mib']:6.0f} MiB")
@@ -114,10 +123,10 @@ def run(case: str) -> dict[str, float]:
 # ---- inside a case's process -----------------------------------------------------------------------------------------
 
 
-def prompts(variable: bool) -> list[list[int]]:
+def prompts(variable: bool, count: int) -> list[list[int]]:
     """The same token ids on both sides; enough for every update."""
     chooser = random.Random(0)
-    lengths = [chooser.randint(8, PROMPT) if variable else PROMPT for _ in range(PROMPTS * UPDATES)]
+    lengths = [chooser.randint(8, PROMPT) if variable else PROMPT for _ in range(count)]
     return [[chooser.randrange(3, VOCABULARY) for _ in range(n)] for n in lengths]
 
 
@@ -159,7 +168,7 @@ class Meter:
     """Seconds between updates, the first left out, and memory above what the imports took."""
 
     def __init__(self) -> None:
-        self.imports, self.marks = memory_mib("VmRSS"), [self.now()]
+        self.imports, self.marks, self.peaks = memory_mib("VmRSS"), [self.now()], [0.0]
 
     @staticmethod
     def now() -> tuple[float, float]:
@@ -168,14 +177,15 @@ class Meter:
 
     def mark(self) -> None:
         self.marks.append(self.now())
+        self.peaks.append(memory_mib("VmHWM") - self.imports)
 
     def write(self, out: Path) -> None:
         spans = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(self.marks[WARM:], self.marks[WARM + 1 :], strict=False)]
         cpu, wall = (statistics.median(span[i] for span in spans) for i in (0, 1))
-        out.write_text(json.dumps({"cpu": cpu, "wall": wall, "mib": memory_mib("VmHWM") - self.imports}))
+        out.write_text(json.dumps({"cpu": cpu, "wall": wall, "mib": self.peaks[-1], "early_mib": self.peaks[UPDATES]}))
 
 
-def inside_trl(out: Path, variable: bool = False) -> None:
+def inside_trl(out: Path, variable: bool = False, micro: int = PROMPTS) -> None:
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -197,9 +207,9 @@ def inside_trl(out: Path, variable: bool = False) -> None:
         trainer = PPOTrainer(
             args=PPOConfig(
                 output_dir=scratch,
-                per_device_train_batch_size=PROMPTS,
-                gradient_accumulation_steps=1,
-                local_rollout_forward_batch_size=PROMPTS,
+                per_device_train_batch_size=micro,
+                gradient_accumulation_steps=PROMPTS // micro,
+                local_rollout_forward_batch_size=micro,
                 num_mini_batches=1,
                 num_ppo_epochs=EPOCHS,
                 total_episodes=PROMPTS * UPDATES,
@@ -220,7 +230,7 @@ def inside_trl(out: Path, variable: bool = False) -> None:
             ref_model=None,
             reward_model=scorers[0],
             value_model=scorers[1],
-            train_dataset=Dataset.from_dict({"input_ids": prompts(variable)}),
+            train_dataset=Dataset.from_dict({"input_ids": prompts(variable, PROMPTS * UPDATES)}),
             peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
             callbacks=[Mark()],
         )
@@ -229,7 +239,14 @@ def inside_trl(out: Path, variable: bool = False) -> None:
     meter.write(out)
 
 
-def inside_ours(out: Path, variable: bool = False, critic: str = "head", first_layer: int = 0) -> None:
+def inside_ours(
+    out: Path,
+    variable: bool = False,
+    critic: str = "head",
+    first_layer: int = 0,
+    batch: int = PROMPTS,
+    updates: int = UPDATES,
+) -> None:
     import torch
     from accelerate import Accelerator
 
@@ -259,9 +276,9 @@ def inside_ours(out: Path, variable: bool = False, critic: str = "head", first_l
     base.add_adapter("reward", head=True)
     base.heads["reward"].weight.data.normal_()
     ppo = PPOSection(
-        updates=UPDATES,
-        rollout_batch_size=PROMPTS,
-        mini_batch_size=PROMPTS,
+        updates=updates,
+        rollout_batch_size=batch,
+        mini_batch_size=batch,
         micro_batch_size=MICRO,
         ppo_epochs=EPOCHS,
         max_new_tokens=NEW,
@@ -269,15 +286,15 @@ def inside_ours(out: Path, variable: bool = False, critic: str = "head", first_l
         critic=critic,  # type: ignore[arg-type]
         old_logprobs="rollout",
         value_warmup_epochs=0,
-        normalize_samples=PROMPTS,
+        normalize_samples=batch,
     )
-    rows = prompts(variable)
+    rows = prompts(variable, batch * updates)
     judge = load_judge("adapter:reward", base, Encoder(base.tokenizer))
     trainer = PPOTrainer(ppo, base, Encoder(base.tokenizer), [Prompt("t3")], judge, Accelerator(cpu=True), 1)
     trainer.prepare()
     trainer.prompts, trainer.prompt_cycle.count = [("t3", row) for row in rows], len(rows)
     meter.marks = [Meter.now()]
-    for _ in range(UPDATES):
+    for _ in range(updates):
         trainer.step()
         meter.mark()
     meter.write(out)

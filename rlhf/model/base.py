@@ -21,7 +21,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import LoraSection, ModelSection
 from rlhf.data.sources import resolve_model
@@ -347,7 +347,7 @@ class SharedBase:
         hidden: Tensor = output.last_hidden_state
         return hidden
 
-    def decode_step(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+    def decode_step(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """Hidden states `(B, t, H)` of the next tokens `(B, t)`; `attention_mask` `(B, past + t)`; the cache grows."""
         hidden: Tensor = self._trunk(
             input_ids=input_ids,

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from rlhf.data.encoding import by_length, pad_left, pad_right
 from rlhf.model.base import SharedBase
+from rlhf.model.cache import decode_cache
 from rlhf.ops.logprobs import filtered, sample_inverse_cdf
 
 
@@ -141,7 +141,7 @@ def _decode(
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     alive = torch.tensor(rows, device=base.device)
     draw = torch.arange(len(rows), device=base.device)
-    cache = DynamicCache()
+    cache = decode_cache(ids.shape[1] + uniforms.shape[1])
     for t in range(uniforms.shape[1]):
         hidden = base.decode_step(ids, mask, positions, cache)[:, -1]
         logits = base.logits(hidden) / temperature
