@@ -34,7 +34,7 @@ import trl_venv
 THREADS, UPDATES, WARM = 2, 4, 1
 VOCABULARY, HIDDEN, LAYERS = 4096, 256, 6
 PAD, EOS = 0, 2
-PROMPTS, PROMPT, NEW, EPOCHS, MICRO = 32, 32, 48, 4, 8
+PROMPTS, PROMPT, NEW, EPOCHS, MICRO = 32, 32, 48, 4, 16
 CASES: dict[str, dict[str, Any]] = {
     "trl": {},
     "trl, micro-batches of 8": {"micro": MICRO},
@@ -84,7 +84,8 @@ def main() -> None:
     for name, value in found.items():
         print(f"  {name:34} {value:6.2f}")
     if arguments.json:
-        found |= {"date": str(date.today()), "machine": machine(), "threads": THREADS, "medians": medians}
+        found |= {"date": str(date.today()), "machine": machine(), "threads": THREADS, "rounds": arguments.rounds}
+        found["medians"] = medians
         arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

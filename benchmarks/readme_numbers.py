@@ -5,7 +5,8 @@
 A section of the README that begins with `<!-- numbers: NAME -->` and ends with `<!-- /numbers: NAME -->` is written
 anew from that run's summary; everything else stays as it is. `quickstart` comes from runs/quickstart/summary.json,
 `film-reviews` from docs/film-reviews.summary.json. Date and machine come from the manifest beside the summary, so the
-same run always gives the same text. Where a run is missing or unfinished, its section stays, and a line says so.
+same run always gives the same text. `ppo-speed` and `ppo-quality` come from the JSON files in docs/ that the benchmarks
+of these names write. Where a run is missing or unfinished, its section stays, and a line says so.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,69 @@ def sources(root: Path) -> list[Source]:
             "rlhf run -c configs/film-reviews.yaml",
         ),
     ]
+
+
+SPEED = {  # what is compared: TRL's case, ours
+    "critic on the policy's trunk (`critic: head`)": ("trl", "exact"),
+    "the same, prompts and responses of many lengths": ("trl, variable lengths", "exact, variable lengths"),
+    "critic of its own (`critic: adapter`), as TRL has": ("trl", "adapter"),
+    "adapters on the upper half of the layers (`model.lora.first_layer`)": ("trl", "cached"),
+}
+
+
+def speed_section(found: Mapping[str, Any]) -> str:
+    """The Markdown of docs/ppo-vs-trl.json."""
+    medians = found["medians"]
+    rows = ["| one PPO update | TRL 1.12.0 | rlhf | |", "| --- | ---: | ---: | ---: |"]
+    for title, (theirs, ours) in SPEED.items():
+        took = [medians[case]["cpu"] for case in (theirs, ours)]
+        rows.append(f"| {title} | {took[0]:.1f} CPU s | {took[1]:.1f} CPU s | {took[0] / took[1]:.1f}× faster |")
+    peaks = [medians[case]["mib"] for case in ("trl", "exact")]
+    rows.append(
+        f"| peak memory above the imports | {peaks[0]:.0f} MiB | {peaks[1]:.0f} MiB | {found['memory_ratio']:.2f} |"
+    )
+    small = medians["trl, micro-batches of 8"]
+    facts = (
+        "A Llama of 10 million weights in fp32, 32 prompts of 32 tokens, 48 new tokens, 4 epochs of one step; TRL in "
+        f"micro-batches of 32 (of 8: {small['cpu']:.1f} CPU s, {small['mib']:.0f} MiB), ours of 8. Ours alone: a token "
+        f"in a batch of 128 takes {found['token_time_ratio_128_8']:.2f} of its time in one of 8, and the peak of 16 "
+        f"updates is {found['memory_growth_ratio']:.2f} of that of the first 4. Medians of {found['rounds']} rounds on "
+        f"{found['date']}, {found['machine']}, {found['threads']} threads."
+    )
+    return "\n".join([*rows, "", facts])
+
+
+def quality_section(found: Mapping[str, Any]) -> str:
+    """The Markdown of docs/ppo-quality.json."""
+    rows = ["| √KL from SFT | gold, TRL 1.12.0 | gold, rlhf |", "| --- | --- | --- |"]
+    sides = [{b["low"]: b for b in found["sides"][side]["bins"]} for side in ("trl", "rlhf")]
+    for low, high in zip(found["edges"], [*found["edges"][1:], None], strict=True):
+        cells = [_bin(side.get(low)) for side in sides]
+        if any(cells):
+            rows.append(f"| {f'{low:g} to {high:g}' if high else f'{low:g} and more'} | {cells[0]} | {cells[1]} |")
+    theirs, ours = (found["sides"][side] for side in ("trl", "rlhf"))
+    facts = (
+        f"{found['seeds']} seeds a side, {found['episodes']} episodes each; SFT's gold score is "
+        f"{found['gold_of_sft']:.2f}. Means and 95 % intervals over seeds. Ours lies below TRL's in "
+        f"{found['bins_below_trl']} of the {found['bins_compared']} bins that both reach; gold rose in "
+        f"{ours['improved']} of our seeds and in {theirs['improved']} of TRL's. A run takes {ours['cpu_s']:.0f} CPU s, "
+        f"TRL's {theirs['cpu_s']:.0f}: {found['cpu_ratio']:.2f}. Measured on {found['date']}, {found['machine']}."
+    )
+    return "\n".join([*rows, "", facts])
+
+
+def _bin(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    low, high = found["ci95"]
+    width = f" [{low:.2f}, {high:.2f}]" if found["seeds"] > 1 else ""
+    return f"{found['mean']:.2f}{width} ({found['seeds']} seed{'s' if found['seeds'] > 1 else ''})"
+
+
+BENCHMARKS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+    "ppo-speed": ("ppo-vs-trl", speed_section),
+    "ppo-quality": ("ppo-quality", quality_section),
+}
 
 
 def fill(text: str, name: str, body: str) -> str:
@@ -145,6 +209,18 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{source.name}: {type(error).__name__}: {error}", file=sys.stderr)
             return 1
         print(f"{source.name}: README.md has the numbers of {source.summary.relative_to(root)}")
+    for name, (script, make) in BENCHMARKS.items():
+        file = root / "docs" / f"{script}.json"
+        try:
+            if not (found := _read(file)):
+                how = f"python benchmarks/{script.replace('-', '_')}.py --json docs/{script}.json"
+                print(f"{name}: docs/{file.name} does not exist; `{how}` makes it")
+                continue
+            text = fill(text, name, make(found))
+        except (ValueError, KeyError, TypeError) as error:
+            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+            return 1
+        print(f"{name}: README.md has the numbers of docs/{file.name}")
     if text != before:
         readme.write_text(text, encoding="utf-8")
     return 0

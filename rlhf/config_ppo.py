@@ -182,6 +182,8 @@ class PPOSection(OptimizerSection):
             raise ValueError(f"critic: found {self.critic!r}, but {estimator} has no critic; leave the key out")
         if self.critic == "adapter" and "adapter:reward" not in self.rewards:
             raise ValueError("critic: 'adapter' starts as a copy of adapter:reward, which is not among rewards")
+        if self.critic == "adapter" and self.value_trunk_gradient:
+            raise ValueError("value_trunk_gradient: is about critic=head; an adapter's trunk always learns")
         return self
 
     @model_validator(mode="after")

@@ -38,7 +38,7 @@ from rlhf.model.loading import (
     resolve_device,
     source_folder,
 )
-from rlhf.model.trunk import is_plain, layers_of
+from rlhf.model.trunk import fuse_norms, is_plain, layers_of
 from rlhf.ops.linear import linear, round_rows
 from rlhf.ops.logprobs import linear_logprobs
 
@@ -77,6 +77,7 @@ class SharedBase:
         self._frozen = [module for module in self._trunk.modules() if lora_layers.readable(module)]
         for layer in self._frozen:
             lora_layers.freeze(layer)
+        fuse_norms(model)
         self._active: str | None = None
         self._training = False
         self._trunk.register_forward_hook(self._guard_backward)

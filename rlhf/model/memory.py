@@ -135,7 +135,7 @@ def activations_gib(
 
     With frozen linears and LoRA on each, a Llama-like layer keeps for every token, h = hidden, i = intermediate:
 
-    * in bf16, in bytes: 8h (both norms' inputs in fp32), 12h (inputs of the six adapters on q, k, v, o, gate, up, cast
+    * in bf16, in bytes: 4h (both norms' inputs), 12h (inputs of the six adapters on q, k, v, o, gate, up, cast
       anew for each), 8h (queries, keys, values, attention's output), 8i (gate, its activation, up, their product);
     * in fp32: 32h + 16i, where adapters share one input;
     * with eager attention also the probabilities: heads x length numbers (fp32, and a bf16 copy under bf16).
@@ -143,7 +143,7 @@ def activations_gib(
     Checkpointing keeps each layer's input (h numbers a token), and one layer whole while it is recomputed.
     """
     size = COMPUTE_BYTES[compute_dtype]
-    layer = 28 * shape.hidden + 8 * shape.intermediate if size == 2 else 32 * shape.hidden + 16 * shape.intermediate
+    layer = 24 * shape.hidden + 8 * shape.intermediate if size == 2 else 32 * shape.hidden + 16 * shape.intermediate
     if eager:
         layer += shape.heads * length * (6 if size == 2 else 4)
     tokens = sequences * length
@@ -200,7 +200,8 @@ def predict(config: Config, shape: ModelShape, *, cpu: bool) -> list[StageMemory
         stages.append(StageMemory("gold", weights, trained + 2 * resting, update(gold, 0)))
     optimisation = update(ppo.micro_batch_size, ppo.micro_batch_size * ppo.max_new_tokens)
     working = max(generation(ppo.rollout_batch_size), optimisation)
-    stages.append(StageMemory("ppo", weights, trained + (1 + scorers) * resting, working))
+    learning = 2 if ppo.critic == "adapter" else 1
+    stages.append(StageMemory("ppo", weights, learning * trained + (1 + scorers) * resting, working))
     answering = generation(config.evaluate.batch_size)
     stages.append(StageMemory("evaluate", weights, (2 + scorers) * resting, answering))
     stages.append(StageMemory("sample", weights, (2 + scorers) * resting, answering))

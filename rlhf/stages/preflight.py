@@ -12,6 +12,7 @@ from rlhf.data.records import Ranking
 from rlhf.data.sources import BUILTIN, Split, load_demonstrations, load_prompts, load_rankings
 from rlhf.data.splits import check_no_leak, split_by_hash
 from rlhf.errors import ArtifactError, ConfigError, DataError, StoreError
+from rlhf.ppo.roles import REFERENCE
 from rlhf.ppo.scoring import probe_judge
 from rlhf.preferences import LabelStore
 
@@ -152,4 +153,14 @@ def _check_adapter(config: Config, stages: Sequence[str], recorded: Recorded, ba
             f"adapters/{adapter}: was trained on {then['name']} ({then['quantization']}, sha256 "
             f"{entry['base_sha256'][:12]}), but the base here is {here.name} ({here.quantization}, sha256 "
             f"{base[:12]}); set model.name and model.quantization to what it was trained on, or train it anew"
+        )
+    if adapter == REFERENCE and then["lora"] != here.lora.model_dump(mode="json"):
+        changed = [
+            f"{k}={then['lora'].get(k)}"
+            for k, v in here.lora.model_dump(mode="json").items()
+            if then["lora"].get(k) != v
+        ]
+        raise ArtifactError(
+            f"adapters/{adapter}: was trained with {', '.join(changed)} (model.lora), and the policy starts as a copy "
+            f"of it; set model.lora to that, or run `rlhf {writer}` again"
         )

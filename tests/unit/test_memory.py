@@ -194,6 +194,14 @@ def test_gold_is_a_stage_and_a_resting_adapter_more() -> None:
     assert stages["ppo"].adapters * GIB == trained + 3 * resting
 
 
+def test_a_critic_of_its_own_is_a_second_adapter_that_trains() -> None:
+    head, adapter = (
+        {s.stage: s for s in memory.predict(parse({"ppo": {"critic": c}}, "test"), SMALL_SHAPE, cpu=True)}["ppo"]
+        for c in ("head", "adapter")
+    )
+    assert (adapter.adapters - head.adapters) * GIB == 16 * 1_024 * 16
+
+
 def test_peak_is_the_stage_with_the_largest_total() -> None:
     small, large = StageMemory("a", 1, 1, 1), StageMemory("b", 1, 1, 2)
     assert memory.peak([small, large]) is large

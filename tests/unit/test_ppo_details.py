@@ -352,6 +352,7 @@ def test_a_fixed_length_penalty_stays() -> None:
         ({"advantage_estimator": "reinforce++", "whiten_advantages": False}, "whitened over the batch"),
         ({"advantage_estimator": "rloo", "samples_per_prompt": 2, "critic": "adapter"}, "rloo has no critic"),
         ({"critic": "adapter", "rewards": {"math:sqrt": 1.0}}, "is not among rewards"),
+        ({"critic": "adapter", "value_trunk_gradient": True}, "is about critic=head"),
         ({"top_k": 1}, "greater than or equal to 2"),
         ({"missing_eos": "penalty", "missing_eos_value": 0.5}, "would pay for never ending"),
         ({"samples_per_prompt": 3}, "must be a multiple of samples_per_prompt"),

@@ -196,6 +196,16 @@ def test_an_adapter_of_another_base(written: Write, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "config.yaml").read_text() == before, "nothing is written"
 
 
+@pytest.mark.usefixtures("brief")
+def test_an_sft_adapter_of_another_rank(written: Write, tmp_path: Path) -> None:
+    """The policy is a copy of it: PPO alone, asked for another rank, would train the old one without a word."""
+    done = CliRunner().invoke(cli.app, ["sft", "-c", str(written(judges={"brief:score": 1.0}))])
+    assert done.exit_code == 0, done.output
+    said = refused(written({"model.lora.rank": 3}, judges={"brief:score": 1.0}), command="ppo")
+    assert said.startswith("adapters/sft: was trained with rank=") and "run `rlhf sft` again" in said
+    assert {p.name for p in (tmp_path / "run" / "adapters").iterdir()} == {"sft"}
+
+
 def test_two_runs_in_one_directory(written: Write, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with FileLock(tmp_path / "run" / ".lock"):

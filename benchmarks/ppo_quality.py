@@ -1,0 +1,406 @@
+"""What PPO buys: gold reward against the distance from SFT, TRL 1.12.0 (the last with a PPO trainer) beside ours.
+
+    make quickstart                                   # the base, the reward model and the gold model of the comparison
+    python benchmarks/ppo_quality.py --jobs 2         # five seeds a side; about an hour and a half on two cores
+
+Both sides start from the quickstart's SFT model, are paid by its reward model (with the same mean taken off and divided
+by the same deviation), sample the same prompts and see as many episodes: 10 updates of 64 responses, 2 epochs of 2
+mini-batches, the same learning rate, clip ranges, discount, lambda, KL coefficient and price of a missing EOS. Ours is
+configs/quickstart.yaml as it is: NF4, roles on one base, an adaptive KL coefficient, reward at equal length. TRL gets
+the same weights in bf16 with SFT merged in, LoRA of the same rank on its policy and (by PEFT's injection) on its value
+model, which starts, as its examples do, as a copy of the reward model.
+
+Every update's 64 responses are scored afterwards by the gold model, which neither side saw, and placed at the square
+root of their mean KL from their own reference (Gao 2022). Means and 95 % intervals (Student's t over seeds) by bins of
+it; CPU seconds are of training alone, loading left out. Finished runs are kept in --out and not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import trl_venv
+from ppo_vs_trl import machine
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "configs" / "quickstart.yaml"
+SIDES = {"trl": "TRL 1.12.0", "rlhf": "rlhf"}
+EDGES = (0.0, 0.75, 1.5, 2.25, 3.0, 4.0)  # of sqrt(KL); what lies beyond the last is a bin of its own
+SHARED = "shared"
+
+
+def main() -> None:
+    """Prepare what both sides share, run what is missing, score it, write JSON and figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--run-dir", type=Path, default=ROOT / "runs" / "quickstart", help="a finished quickstart")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "ppo-quality", help="where runs are kept")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds a side (default: 5)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; the cores are shared out (default: 1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found here")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw it here (.svg or .png)")
+    arguments = parser.parse_args()
+    out = arguments.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    trl_venv.python()
+    if not (out / SHARED / "task.json").exists():
+        ours("share", arguments.run_dir.resolve(), out, {})
+    cases = [(side, seed) for seed in range(1, arguments.seeds + 1) for side in SIDES]
+    threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        list(pool.map(lambda case: train(*case, arguments.run_dir.resolve(), out, threads), cases))
+    ours("score", arguments.run_dir.resolve(), out, {})
+    found = summary(out, arguments.seeds)
+    print_summary(found)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if arguments.figure:
+        draw(found, arguments.figure)
+
+
+def train(side: str, seed: int, run_dir: Path, out: Path, threads: int) -> None:
+    """One run in a process of its own, unless it is there already."""
+    if (out / f"{side}-{seed}.json").exists():
+        return
+    environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    print(f"{SIDES[side]}, seed {seed} ...", flush=True)
+    if side == "trl":
+        trl_venv.run(Path(__file__), ["--inside", "trl", str(run_dir), str(out), str(seed)], **environment)
+    else:
+        ours(f"rlhf:{seed}", run_dir, out, environment)
+
+
+def ours(part: str, run_dir: Path, out: Path, environment: dict[str, str]) -> None:
+    """A part that needs the toolkit, in a process of its own: its memory goes back when it ends."""
+    name, _, seed = part.partition(":")
+    command = [sys.executable, __file__, "--inside", name, str(run_dir), str(out), seed or "0"]
+    subprocess.run(command, check=True, env=os.environ | environment)
+
+
+# ---- what was found --------------------------------------------------------------------------------------------------
+
+
+def summary(out: Path, seeds: int) -> dict[str, Any]:
+    """Gold by bins of sqrt(KL), each seed's gain, and CPU seconds, of both sides."""
+    task = json.loads((out / SHARED / "task.json").read_text())
+    found: dict[str, Any] = {
+        "date": str(date.today()), "machine": machine(), "seeds": seeds, "updates": task["updates"],
+        "episodes": task["updates"] * task["batch"], "gold_of_sft": task["gold_mean"], "edges": EDGES, "sides": {},
+    }  # fmt: skip
+    for side in SIDES:
+        runs = [json.loads((out / f"{side}-{seed}.json").read_text()) for seed in range(1, seeds + 1)]
+        points = [
+            {"seed": seed, "update": n, "root_kl": max(u["kl"], 0.0) ** 0.5, "gold": u["gold"], "length": u["length"]}
+            for seed, run in enumerate(runs, start=1)
+            for n, u in enumerate(run["rounds"], start=1)
+        ]
+        bins = []
+        for low, high in zip(EDGES, (*EDGES[1:], float("inf")), strict=True):
+            inside = [p for p in points if low <= p["root_kl"] < high]
+            by_seed = [[p["gold"] for p in inside if p["seed"] == s] for s in range(1, seeds + 1)]
+            means = [statistics.fmean(golds) for golds in by_seed if golds]
+            if means:
+                bins.append({"low": low, "high": high, "points": len(inside), **interval(means)})
+        gains = [statistics.fmean(u["gold"] for u in run["rounds"][-2:]) - task["gold_mean"] for run in runs]
+        found["sides"][side] = {
+            "cpu_s": statistics.median(run["cpu"] for run in runs), "bins": bins, "gains": gains,
+            "improved": sum(gain > 0 for gain in gains), "points": points,
+        }  # fmt: skip
+    mine, theirs = ({b["low"]: b for b in found["sides"][side]["bins"]} for side in ("rlhf", "trl"))
+    both = [low for low in mine if low in theirs and mine[low]["seeds"] > 1 and theirs[low]["seeds"] > 1]
+    found["bins_compared"] = len(both)
+    found["bins_below_trl"] = sum(mine[low]["ci95"][1] < theirs[low]["ci95"][0] for low in both)
+    found["cpu_ratio"] = found["sides"]["rlhf"]["cpu_s"] / found["sides"]["trl"]["cpu_s"]
+    return found
+
+
+def interval(means: Sequence[float]) -> dict[str, Any]:
+    """The mean of seeds' means with its 95 % t-interval; the point itself for a single seed."""
+    from scipy import stats
+
+    mean, n = statistics.fmean(means), len(means)
+    half = stats.t.ppf(0.975, n - 1) * statistics.stdev(means) / n**0.5 if n > 1 else 0.0
+    return {"mean": mean, "ci95": [mean - half, mean + half], "seeds": n}
+
+
+def print_summary(found: dict[str, Any]) -> None:
+    """The table."""
+    print(f"\ngold score (SFT's: {found['gold_of_sft']:.2f}) by bins of sqrt(KL); {found['seeds']} seeds a side,")
+    print(f"{found['episodes']} episodes each; {found['date']}, {found['machine']}")
+    for side, name in SIDES.items():
+        of = found["sides"][side]
+        print(f"  {name}: {of['cpu_s']:.0f} CPU s a run; gold rose in {of['improved']} of {found['seeds']} seeds")
+        for b in of["bins"]:
+            where = f"{b['low']:.2f} to {b['high']:.2f}"
+            low, high = b["ci95"]
+            print(f"    {where:14} {b['mean']:6.2f} [{low:.2f}, {high:.2f}]  {b['seeds']} seeds, {b['points']} rounds")
+    print(f"  bins in which ours lies below TRL's: {found['bins_below_trl']} of {found['bins_compared']}")
+    print(f"  CPU seconds, ours / TRL's: {found['cpu_ratio']:.2f}")
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """The figure: a dot a round, and the bins' means with their intervals."""
+    import altair as alt
+
+    from rlhf.report import theme
+    from rlhf.report.figures import save_png, save_svg
+
+    colors = {SIDES["trl"]: theme.SFT_GREY.light, SIDES["rlhf"]: theme.BLUE.light}
+    dots, bars = [], []
+    for shift, (side, name) in zip((-0.03, 0.03), SIDES.items(), strict=True):
+        of = found["sides"][side]
+        dots += [{"x": p["root_kl"], "y": p["gold"], "side": name} for p in of["points"]]
+        for b in of["bins"]:
+            inside = [p["root_kl"] for p in of["points"] if b["low"] <= p["root_kl"] < b["high"]]
+            low, high = b["ci95"]
+            x = statistics.fmean(inside) + shift
+            bars.append({"x": x, "y": b["mean"], "low": low, "high": high, "side": name})
+    side = alt.Color("side:N", scale=alt.Scale(domain=list(colors), range=list(colors.values())))
+    x = alt.X("x:Q", title="√KL from SFT (√nats a response)", scale=alt.Scale(zero=True, nice=True))
+    y = alt.Y("y:Q", title="gold score", scale=alt.Scale(zero=False))
+    dotted, barred = (alt.Chart(alt.InlineData(values=rows)) for rows in (dots, bars))
+    layers = [
+        dotted.mark_point(filled=True, size=18, opacity=0.35).encode(x=x, y=y, color=side),
+        barred.mark_rule(strokeWidth=2).encode(x=x, y="low:Q", y2="high:Q", color=side),
+        barred.mark_line(strokeWidth=2).encode(x=x, y=y, color=side),
+        barred.mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, color=side),
+    ]
+    said = f"dots: rounds of {found['episodes'] // found['updates']} responses; means and 95 % intervals over "
+    said += f"{found['seeds']} seeds, by bins of √KL; {found['episodes']} episodes a run"
+    title = alt.TitleParams("Gold reward against distance from SFT", subtitle=said)
+    chart = alt.layer(*layers).properties(width=520, height=300, title=title)
+    (save_png if path.suffix == ".png" else save_svg)(chart, path)
+
+
+# ---- our side, inside its process ------------------------------------------------------------------------------------
+
+
+def load(run_dir: Path, *names: str) -> tuple[Any, Any]:
+    """The quickstart's config and base, with its run's adapters."""
+    from rlhf.config import load as load_config
+    from rlhf.model.base import SharedBase
+    from rlhf.stages.common import need_adapter
+
+    config = load_config(CONFIG, [f"run_dir={run_dir}"])
+    base = SharedBase.load(config.model, seed=config.seed)
+    for name in names:
+        need_adapter(config, base, name)
+    return config, base
+
+
+def inside_share(run_dir: Path, out: Path, _seed: int) -> None:
+    """What both sides need: models with adapters merged in, prompts, the scores' scale, SFT's gold score."""
+    import torch
+
+    from rlhf.data.encoding import Encoder
+    from rlhf.model.lora import dense_weight
+    from rlhf.ppo.rollout import sample
+    from rlhf.ppo.scoring import load_judge
+    from rlhf.stages.common import usable_prompts
+
+    config, base = load(run_dir, "sft", "reward", "gold")
+    encoder, folder = Encoder(base.tokenizer), out / SHARED
+    prompts, _ = usable_prompts(config, encoder, "train", None, config.seed)
+    ids = [encoder.prompt(p.prompt) for p in prompts]
+    some = [ids[i % len(ids)] for i in range(256)]
+    answers = sample(
+        base, "sft", some, max_new_tokens=config.ppo.max_new_tokens, temperature=1.0,
+        generator=torch.Generator().manual_seed(config.seed),
+    )  # fmt: skip
+    scores = {
+        n: load_judge(f"adapter:{n}", base, encoder)([""] * 256, some, answers.responses) for n in ("reward", "gold")
+    }
+    for name in ("sft", "reward"):  # dequantized, with one adapter merged in fp32: what TRL's models are made of
+        from transformers import AutoModelForCausalLM
+
+        plain = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
+        weights = dict(plain.named_parameters())
+        for path, module in base.peft_model.base_model.model.named_modules():
+            if name in getattr(module, "lora_A", {}):
+                delta = module.lora_B[name].weight @ module.lora_A[name].weight
+                dense = dense_weight(module.get_base_layer(), torch.float32)
+                weights[f"{path}.weight"].data.copy_(dense + module.scaling[name] * delta)
+        plain.to(torch.bfloat16).save_pretrained(folder / name)
+    base.tokenizer.padding_side = "left"
+    base.tokenizer.save_pretrained(folder / "sft")
+    section = config.ppo
+    task = {
+        "prompts": ids, "head": base.heads["reward"].weight.tolist()[0],
+        "mean": float(scores["reward"].mean()), "std": float(scores["reward"].std()),
+        "gold_mean": float(scores["gold"].mean()), "updates": section.updates, "batch": section.rollout_batch_size,
+        "mini_batches": section.rollout_batch_size // section.mini_batch_size, "epochs": section.ppo_epochs,
+        "micro": section.mini_batch_size, "new_tokens": section.max_new_tokens, "rank": config.model.lora.rank,
+        "alpha": config.model.lora.alpha, "learning_rate": section.learning_rate, "kl_coef": section.kl.coef,
+        "missing_eos_penalty": -section.missing_eos_value, "clip": section.clip_range,
+        "clip_value": section.clip_range_value, "vf_coef": section.vf_coef, "gamma": section.gamma, "lam": section.lam,
+        "adam_eps": section.adam_eps, "schedule": section.schedule, "max_grad_norm": section.max_grad_norm,
+    }  # fmt: skip
+    (folder / "task.json").write_text(json.dumps(task))
+
+
+def inside_rlhf(run_dir: Path, out: Path, seed: int) -> None:
+    """One run of ours: what every update sampled, its KL, and the CPU seconds of it all."""
+    from accelerate import Accelerator
+
+    from rlhf.data.encoding import Encoder
+    from rlhf.ppo.scoring import load_judge
+    from rlhf.ppo.trainer import PPOTrainer
+    from rlhf.stages.common import usable_prompts
+
+    config, base = load(run_dir, "sft", "reward")
+    encoder = Encoder(base.tokenizer)
+    base.copy_adapter("sft", "policy")
+    prompts, _ = usable_prompts(config, encoder, "train", None, config.seed)
+    judge, seen = load_judge("adapter:reward", base, encoder), []
+
+    def watched(texts: Any, ids: Any, responses: Any) -> Any:
+        seen.append((ids, responses))
+        return judge(texts, ids, responses)
+
+    trainer, rounds = PPOTrainer(config.ppo, base, encoder, prompts, watched, Accelerator(cpu=True), seed), []
+    began = cpu_seconds()
+    with base.dense_weights():
+        trainer.prepare()
+        for _ in range(config.ppo.updates):
+            metrics = trainer.step()
+            rounds.append({"prompts": seen[-1][0], "responses": seen[-1][1], "kl": metrics["kl"]})
+    write(out / f"rlhf-{seed}.json", {"cpu": cpu_seconds() - began, "rounds": rounds})
+
+
+def inside_score(run_dir: Path, out: Path, _seed: int) -> None:
+    """The gold model's mean score of every round that has none yet."""
+    from rlhf.data.encoding import Encoder
+    from rlhf.ppo.scoring import load_judge
+
+    _, base = load(run_dir, "gold")
+    judge = load_judge("adapter:gold", base, Encoder(base.tokenizer))
+    for file in sorted(out.glob("*-*.json")):
+        run = json.loads(file.read_text())
+        with base.dense_weights():
+            for of in run["rounds"]:
+                if "gold" not in of:
+                    of["gold"] = float(judge([""] * len(of["prompts"]), of["prompts"], of["responses"]).mean())
+                    of["length"] = statistics.fmean(len(r) for r in of["responses"])
+        write(file, run)
+
+
+def cpu_seconds() -> float:
+    """What this process has used."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def write(file: Path, content: Any) -> None:
+    """All of it or nothing."""
+    staging = file.with_suffix(".tmp")
+    staging.write_text(json.dumps(content))
+    staging.replace(file)
+
+
+# ---- TRL's side, inside its process ----------------------------------------------------------------------------------
+
+
+def inside_trl(_run_dir: Path, out: Path, seed: int) -> None:
+    """One run of TRL's: the same."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig, inject_adapter_in_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForSequenceClassification
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    task, shared = json.loads((out / SHARED / "task.json").read_text()), out / SHARED
+    tokenizer = AutoTokenizer.from_pretrained(shared / "sft")
+    lora = LoraConfig(r=task["rank"], lora_alpha=task["alpha"], target_modules="all-linear", task_type="CAUSAL_LM")
+
+    class Score(torch.nn.Linear):
+        """The reward head, in fp32, with the reference's mean taken off and divided by its deviation."""
+
+        def forward(self, hidden: Any) -> Any:
+            return super().forward(hidden.float())
+
+    def classifier() -> Any:
+        model = LlamaForSequenceClassification.from_pretrained(shared / "reward", num_labels=1, dtype=torch.bfloat16)
+        model.config.pad_token_id = tokenizer.pad_token_id
+        model.score = Score(len(task["head"]), 1)
+        model.score.weight.data = torch.tensor([task["head"]]) / task["std"]
+        model.score.bias.data.fill_(-task["mean"] / task["std"])
+        return model.requires_grad_(False)
+
+    reward, value = classifier(), classifier()
+    linear = sorted({n.rpartition(".")[2] for n, m in value.model.named_modules() if isinstance(m, torch.nn.Linear)})
+    value_lora = LoraConfig(r=task["rank"], lora_alpha=task["alpha"], target_modules=linear)
+    value = inject_adapter_in_model(value_lora, value)
+    value.score.requires_grad_(True)
+    for name, parameter in value.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    torch.manual_seed(seed)
+    trainer = PPOTrainer(
+        args=PPOConfig(
+            output_dir=str(out / f"scratch-{seed}"), seed=seed, use_cpu=True, bf16=False, disable_tqdm=True,
+            report_to=[], save_strategy="no", num_sample_generations=0, gradient_checkpointing=False,
+            per_device_train_batch_size=task["batch"], gradient_accumulation_steps=1,
+            num_mini_batches=task["mini_batches"], num_ppo_epochs=task["epochs"],
+            local_rollout_forward_batch_size=task["micro"], total_episodes=task["updates"] * task["batch"],
+            response_length=task["new_tokens"], stop_token="eos", temperature=1.0,
+            missing_eos_penalty=task["missing_eos_penalty"], learning_rate=task["learning_rate"],
+            lr_scheduler_type=task["schedule"], adam_epsilon=task["adam_eps"], weight_decay=0.0,
+            kl_coef=task["kl_coef"], kl_estimator="k1", cliprange=task["clip"], cliprange_value=task["clip_value"],
+            vf_coef=task["vf_coef"], gamma=task["gamma"], lam=task["lam"], whiten_rewards=False,
+        ),
+        processing_class=tokenizer,
+        model=AutoModelForCausalLM.from_pretrained(shared / "sft", dtype=torch.bfloat16),
+        ref_model=None,
+        reward_model=reward,
+        value_model=value,
+        train_dataset=Dataset.from_dict({"input_ids": task["prompts"]}),
+        peft_config=lora,
+    )  # fmt: skip
+    rounds: list[dict[str, Any]] = []
+    with watch(trainer, tokenizer, rounds):
+        began = cpu_seconds()
+        trainer.train()
+        used = cpu_seconds() - began
+    write(out / f"trl-{seed}.json", {"cpu": used, "rounds": rounds})
+
+
+@contextlib.contextmanager
+def watch(trainer: Any, tokenizer: Any, rounds: list[dict[str, Any]]) -> Iterator[None]:
+    """Have the trainer's own backward write down each round's prompts, responses and mean KL, once a round."""
+    backward, last = trainer.accelerator.backward, [None]
+
+    def recorded(loss: Any, **more: Any) -> None:
+        names = sys._getframe(1).f_locals
+        if names["responses"] is not last[0]:
+            last[0] = names["responses"]
+            prompts = [[t for t in row if t != tokenizer.pad_token_id] for row in names["queries"].tolist()]
+            responses = []
+            for row in names["responses"].tolist():
+                end = row.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in row else len(row)
+                responses.append([t for t in row[:end] if t != tokenizer.pad_token_id])
+            rounds.append({"prompts": prompts, "responses": responses, "kl": float(names["kl"].sum(1).mean())})
+        backward(loss, **more)
+
+    trainer.accelerator.backward = recorded
+    yield
+    trainer.accelerator.backward = backward
+
+
+if __name__ == "__main__":
+    if "--inside" in sys.argv:
+        name, run_dir, out, seed = sys.argv[-4:]
+        parts = {"share": inside_share, "rlhf": inside_rlhf, "score": inside_score, "trl": inside_trl}
+        parts[name](Path(run_dir), Path(out), int(seed))
+    else:
+        main()
