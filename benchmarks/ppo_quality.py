@@ -1,7 +1,7 @@
 """What PPO buys: gold reward against the distance from SFT, TRL 1.12.0 (the last with a PPO trainer) beside ours.
 
     make quickstart                                   # the base, the reward model and the gold model of the comparison
-    python benchmarks/ppo_quality.py --jobs 2         # five seeds a side; about an hour and a half on two cores
+    python benchmarks/ppo_quality.py --jobs 2         # five seeds a side; about an hour on two cores
 
 Both sides start from the quickstart's SFT model, are paid by its reward model (with the same mean taken off and divided
 by the same deviation), sample the same prompts and see as many episodes: 10 updates of 64 responses, 2 epochs of 2
@@ -10,7 +10,7 @@ configs/quickstart.yaml as it is: NF4, roles on one base, an adaptive KL coeffic
 the same weights in bf16 with SFT merged in, LoRA of the same rank on its policy and (by PEFT's injection) on its value
 model, which starts, as its examples do, as a copy of the reward model.
 
-Every update's 64 responses are scored afterwards by the gold model, which neither side saw, and placed at the square
+Every update's responses are scored afterwards by the gold model, which neither side saw, and placed at the square
 root of their mean KL from their own reference (Gao 2022). Means and 95 % intervals (Student's t over seeds) by bins of
 it; CPU seconds are of training alone, loading left out. Finished runs are kept in --out and not run again.
 """
@@ -22,9 +22,11 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -36,6 +38,7 @@ from ppo_vs_trl import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "quickstart.yaml"
+OVERRIDES = ["ppo.updates=10", "ppo.rollout_batch_size=32", "ppo.mini_batch_size=16"]
 SIDES = {"trl": "TRL 1.12.0", "rlhf": "rlhf"}
 EDGES = (0.0, 0.75, 1.5, 2.25, 3.0, 4.0)  # of sqrt(KL); what lies beyond the last is a bin of its own
 SHARED = "shared"
@@ -192,7 +195,7 @@ def load(run_dir: Path, *names: str) -> tuple[Any, Any]:
     from rlhf.model.base import SharedBase
     from rlhf.stages.common import need_adapter
 
-    config = load_config(CONFIG, [f"run_dir={run_dir}"])
+    config = load_config(CONFIG, [f"run_dir={run_dir}", *OVERRIDES])
     base = SharedBase.load(config.model, seed=config.seed)
     for name in names:
         need_adapter(config, base, name)
@@ -232,7 +235,6 @@ def inside_share(run_dir: Path, out: Path, _seed: int) -> None:
                 dense = dense_weight(module.get_base_layer(), torch.float32)
                 weights[f"{path}.weight"].data.copy_(dense + module.scaling[name] * delta)
         plain.to(torch.bfloat16).save_pretrained(folder / name)
-    base.tokenizer.padding_side = "left"
     base.tokenizer.save_pretrained(folder / "sft")
     section = config.ppo
     task = {
@@ -320,7 +322,7 @@ def inside_trl(_run_dir: Path, out: Path, seed: int) -> None:
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
     task, shared = json.loads((out / SHARED / "task.json").read_text()), out / SHARED
-    tokenizer = AutoTokenizer.from_pretrained(shared / "sft")
+    tokenizer = AutoTokenizer.from_pretrained(shared / "sft", padding_side="left")
     lora = LoraConfig(r=task["rank"], lora_alpha=task["alpha"], target_modules="all-linear", task_type="CAUSAL_LM")
 
     class Score(torch.nn.Linear):
@@ -346,9 +348,10 @@ def inside_trl(_run_dir: Path, out: Path, seed: int) -> None:
         if "lora_" in name:
             parameter.data = parameter.data.float()
     torch.manual_seed(seed)
+    scratch = tempfile.mkdtemp()
     trainer = PPOTrainer(
         args=PPOConfig(
-            output_dir=str(out / f"scratch-{seed}"), seed=seed, use_cpu=True, bf16=False, disable_tqdm=True,
+            output_dir=scratch, seed=seed, use_cpu=True, bf16=False, disable_tqdm=True,
             report_to=[], save_strategy="no", num_sample_generations=0, gradient_checkpointing=False,
             per_device_train_batch_size=task["batch"], gradient_accumulation_steps=1,
             num_mini_batches=task["mini_batches"], num_ppo_epochs=task["epochs"],
@@ -372,6 +375,7 @@ def inside_trl(_run_dir: Path, out: Path, seed: int) -> None:
         began = cpu_seconds()
         trainer.train()
         used = cpu_seconds() - began
+    shutil.rmtree(scratch)
     write(out / f"trl-{seed}.json", {"cpu": used, "rounds": rounds})
 
 

@@ -1,8 +1,8 @@
-"""Put the numbers of finished runs into README.md.
+"""Put the numbers of finished runs into README.md and docs/ppo.md.
 
     python benchmarks/readme_numbers.py
 
-A section of the README that begins with `<!-- numbers: NAME -->` and ends with `<!-- /numbers: NAME -->` is written
+A section of a page that begins with `<!-- numbers: NAME -->` and ends with `<!-- /numbers: NAME -->` is written
 anew from that run's summary; everything else stays as it is. `quickstart` comes from runs/quickstart/summary.json,
 `film-reviews` from docs/film-reviews.summary.json. Date and machine come from the manifest beside the summary, so the
 same run always gives the same text. `ppo-speed` and `ppo-quality` come from the JSON files in docs/ that the benchmarks
@@ -62,30 +62,51 @@ SPEED = {  # what is compared: TRL's case, ours
 }
 
 
+def speed_sentence(found: Mapping[str, Any]) -> str:
+    """The README's line of docs/ppo-vs-trl.json."""
+    medians = found["medians"]
+    times = [medians[theirs]["cpu"] / medians[ours]["cpu"] for theirs, ours in SPEED.values()]
+    return (
+        f"An update of the same work takes {times[0]:.1f} times less CPU time than TRL's ({times[1]:.1f} times on "
+        f"prompts and responses of many lengths, {times[2]:.1f} with a critic of its own, {times[3]:.1f} with adapters "
+        f"on the upper half), and {found['memory_ratio']:.2f} of its memory; {found['date']}, {found['machine']}."
+    )
+
+
 def speed_section(found: Mapping[str, Any]) -> str:
-    """The Markdown of docs/ppo-vs-trl.json."""
+    """The table of docs/ppo-vs-trl.json."""
     medians = found["medians"]
     rows = ["| one PPO update | TRL 1.12.0 | rlhf | |", "| --- | ---: | ---: | ---: |"]
     for title, (theirs, ours) in SPEED.items():
         took = [medians[case]["cpu"] for case in (theirs, ours)]
         rows.append(f"| {title} | {took[0]:.1f} CPU s | {took[1]:.1f} CPU s | {took[0] / took[1]:.1f}× faster |")
     peaks = [medians[case]["mib"] for case in ("trl", "exact")]
-    rows.append(
-        f"| peak memory above the imports | {peaks[0]:.0f} MiB | {peaks[1]:.0f} MiB | {found['memory_ratio']:.2f} |"
-    )
+    less = f"{found['memory_ratio']:.2f} of it"
+    rows.append(f"| peak memory above the imports | {peaks[0]:.0f} MiB | {peaks[1]:.0f} MiB | {less} |")
     small = medians["trl, micro-batches of 8"]
-    facts = (
-        "A Llama of 10 million weights in fp32, 32 prompts of 32 tokens, 48 new tokens, 4 epochs of one step; TRL in "
-        f"micro-batches of 32 (of 8: {small['cpu']:.1f} CPU s, {small['mib']:.0f} MiB), ours of 8. Ours alone: a token "
-        f"in a batch of 128 takes {found['token_time_ratio_128_8']:.2f} of its time in one of 8, and the peak of 16 "
-        f"updates is {found['memory_growth_ratio']:.2f} of that of the first 4. Medians of {found['rounds']} rounds on "
-        f"{found['date']}, {found['machine']}, {found['threads']} threads."
+    facts = [
+        "A Llama of 8 million weights in fp32, 32 prompts of 32 tokens, 48 new tokens, 4 epochs of one step. TRL runs",
+        f"in micro-batches of 32 (of 8: {small['cpu']:.1f} CPU s, {small['mib']:.0f} MiB), ours of {found['micro']}.",
+        f"Ours alone: a token in a batch of 128 takes {found['token_time_ratio_128_8']:.2f} of its time in one of 8, and",
+        f"the peak of 16 updates is {found['memory_growth_ratio']:.2f} of that of the first 4.",
+        f"Medians of {found['rounds']} rounds on {found['date']}, {found['machine']}, {found['threads']} threads.",
+    ]
+    return "\n".join([*rows, "", *facts])
+
+
+def quality_sentence(found: Mapping[str, Any]) -> str:
+    """The README's line of docs/ppo-quality.json."""
+    ours = found["sides"]["rlhf"]
+    return (
+        f"Trained on the quickstart's task with {found['seeds']} seeds a side and {found['episodes']} episodes each, "
+        f"the gold score rises in {ours['improved']} of our seeds, lies below TRL's (95 % intervals) in "
+        f"{found['bins_below_trl']} of the {found['bins_compared']} bins of KL that both reach, and a run takes "
+        f"{found['cpu_ratio']:.2f} of TRL's CPU time; {found['date']}, {found['machine']}."
     )
-    return "\n".join([*rows, "", facts])
 
 
 def quality_section(found: Mapping[str, Any]) -> str:
-    """The Markdown of docs/ppo-quality.json."""
+    """The table of docs/ppo-quality.json."""
     rows = ["| √KL from SFT | gold, TRL 1.12.0 | gold, rlhf |", "| --- | --- | --- |"]
     sides = [{b["low"]: b for b in found["sides"][side]["bins"]} for side in ("trl", "rlhf")]
     for low, high in zip(found["edges"], [*found["edges"][1:], None], strict=True):
@@ -111,10 +132,13 @@ def _bin(found: Mapping[str, Any] | None) -> str:
     return f"{found['mean']:.2f}{width} ({found['seeds']} seed{'s' if found['seeds'] > 1 else ''})"
 
 
-BENCHMARKS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
-    "ppo-speed": ("ppo-vs-trl", speed_section),
-    "ppo-quality": ("ppo-quality", quality_section),
-}
+# The section's name and page, the benchmark whose JSON in docs/ it shows, and what writes it.
+BENCHMARKS: list[tuple[str, str, str, Callable[[Mapping[str, Any]], str]]] = [
+    ("ppo-speed", "README.md", "ppo-vs-trl", speed_sentence),
+    ("ppo-quality", "README.md", "ppo-quality", quality_sentence),
+    ("ppo-speed", "docs/ppo.md", "ppo-vs-trl", speed_section),
+    ("ppo-quality", "docs/ppo.md", "ppo-quality", quality_section),
+]
 
 
 def fill(text: str, name: str, body: str) -> str:
@@ -191,38 +215,35 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Fill what can be filled; 0 unless a file is damaged or the README has lost a section."""
-    parser = argparse.ArgumentParser(description="Put the numbers of finished runs into README.md.")
+    """Fill what can be filled; 0 unless a file is damaged or a page has lost a section."""
+    parser = argparse.ArgumentParser(description="Put the numbers of finished runs into README.md and docs/ppo.md.")
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository")
     root = parser.parse_args(argv).root
-    readme = root / "README.md"
-    text = before = readme.read_text(encoding="utf-8")
-    for source in sources(root):
-        try:
-            summary = _read(source.summary)
+    pages = {name: (root / name).read_text(encoding="utf-8") for name in ("README.md", "docs/ppo.md")}
+    before = dict(pages)
+    name = page = ""
+    try:
+        for source in sources(root):
+            name, page, summary = source.name, "README.md", _read(source.summary)
             if missing := [key for key in NEEDED if key not in summary]:
                 lacks = f"lacks {', '.join(missing)}" if summary else "does not exist"
-                print(f"{source.name}: {source.summary.relative_to(root)} {lacks}; `{source.how}` makes it")
+                print(f"{name}: {source.summary.relative_to(root)} {lacks}; `{source.how}` makes it")
                 continue
-            text = fill(text, source.name, section(summary, _read(source.manifest)))
-        except (ValueError, KeyError, TypeError) as error:
-            print(f"{source.name}: {type(error).__name__}: {error}", file=sys.stderr)
-            return 1
-        print(f"{source.name}: README.md has the numbers of {source.summary.relative_to(root)}")
-    for name, (script, make) in BENCHMARKS.items():
-        file = root / "docs" / f"{script}.json"
-        try:
-            if not (found := _read(file)):
+            pages[page] = fill(pages[page], name, section(summary, _read(source.manifest)))
+            print(f"{name}: {page} has the numbers of {source.summary.relative_to(root)}")
+        for name, page, script, write in BENCHMARKS:
+            if found := _read(root / "docs" / f"{script}.json"):
+                pages[page] = fill(pages[page], name, write(found))
+                print(f"{name}: {page} has the numbers of docs/{script}.json")
+            else:
                 how = f"python benchmarks/{script.replace('-', '_')}.py --json docs/{script}.json"
-                print(f"{name}: docs/{file.name} does not exist; `{how}` makes it")
-                continue
-            text = fill(text, name, make(found))
-        except (ValueError, KeyError, TypeError) as error:
-            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
-            return 1
-        print(f"{name}: README.md has the numbers of docs/{file.name}")
-    if text != before:
-        readme.write_text(text, encoding="utf-8")
+                print(f"{name}: docs/{script}.json does not exist; `{how}` makes it")
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"{name}: {page}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    for page, text in pages.items():
+        if text != before[page]:
+            (root / page).write_text(text, encoding="utf-8")
     return 0
 
 

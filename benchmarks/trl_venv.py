@@ -38,4 +38,6 @@ def word_tokenizer(size: int) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     backend = Tokenizer(models.WordLevel({f"t{i}": i for i in range(size)}, unk_token="t3"))
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="t0", bos_token="t1", eos_token="t2")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="t0", bos_token="t1", eos_token="t2", padding_side="left"
+    )
