@@ -87,8 +87,8 @@ def speed_section(found: Mapping[str, Any]) -> str:
     facts = [
         "A Llama of 8 million weights in fp32, 32 prompts of 32 tokens, 48 new tokens, 4 epochs of one step. TRL runs",
         f"in micro-batches of 32 (of 8: {small['cpu']:.1f} CPU s, {small['mib']:.0f} MiB), ours of {found['micro']}.",
-        f"Ours alone: a token in a batch of 128 takes {found['token_time_ratio_128_8']:.2f} of its time in one of 8, and",
-        f"the peak of 16 updates is {found['memory_growth_ratio']:.2f} of that of the first 4.",
+        f"Ours alone: a token in a batch of 128 takes {found['token_time_ratio_128_8']:.2f} of its time in one of 8,",
+        f"and the peak of 16 updates is {found['memory_growth_ratio']:.2f} of that of the first 4.",
         f"Medians of {found['rounds']} rounds on {found['date']}, {found['machine']}, {found['threads']} threads.",
     ]
     return "\n".join([*rows, "", *facts])
