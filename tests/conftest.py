@@ -22,8 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import postgres_server
 import pytest
 import torch
+
+from rlhf.preferences import LabelStore
 
 torch.set_num_threads(1)
 
@@ -73,15 +76,60 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """In CI a browser or network test that skips itself is a failure: nobody reads the skips there."""
+    """In CI a browser, network or database test that skips itself is a failure: nobody reads the skips there."""
     report: Any = yield
-    must_run = item.get_closest_marker("browser") or item.get_closest_marker("network")
+    must_run = any(item.get_closest_marker(name) for name in ("browser", "network", "postgres"))
     skipped = report.skipped and not hasattr(report, "wasxfail")
     if skipped and must_run and os.environ.get("CI") and not item.stash.get(_left_out, False):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid}: skipped, which counts as a failure where CI is set. {reason}"
     return report
+
+
+# --- label stores on both databases ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A PostgreSQL server's URL, with a label store in database `store` for others to be copied from."""
+    folder = postgres_server.programs()
+    if folder is None:
+        pytest.skip("PostgreSQL is not installed here (Debian: apt-get install postgresql)")
+    pytest.importorskip("psycopg", reason="psycopg is not installed here (pip install 'psycopg[binary]')")
+    with postgres_server.server(folder) as url:
+        _execute(f"{url}/postgres", "CREATE DATABASE store")
+        LabelStore.open(f"{url}/store", create=True).close()
+        yield url
+
+
+_databases = itertools.count(1)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an empty label store is: a file, or a database of its own."""
+    if request.param == "sqlite":
+        url = str(tmp_path / "labels.db")
+        LabelStore.open(url, create=True).close()
+        return url
+    server, name = request.getfixturevalue("postgres"), f"store_{next(_databases)}"
+    _execute(f"{server}/postgres", f"CREATE DATABASE {name} TEMPLATE store")
+    return f"{server}/{name}"
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[LabelStore]:
+    """An empty label store, on either database."""
+    with LabelStore.open(store_url) as opened:
+        yield opened
+
+
+def _execute(url: str, statement: str) -> None:
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)
 
 
 # --- the tiny task -----------------------------------------------------------------------------------------------

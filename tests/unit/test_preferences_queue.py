@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
-from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from rlhf.data.records import Ranking
 from rlhf.errors import StoreError
 from rlhf.preferences import Assignment, Counts, Labeler, LabelStore, NewTask, Outcome, Progress
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "labels.db"
-
-
-@pytest.fixture
-def store(path: Path) -> LabelStore:
-    return LabelStore.open(path, create=True)
+from rlhf.preferences.schema import assignments
 
 
 def claimed(store: LabelStore, labeler: Labeler) -> Assignment:
@@ -35,11 +25,10 @@ def rank(store: LabelStore, assignment: Assignment, submit_id: str, *, reverse: 
     return store.submit(assignment, {c.id: i + 1 for i, c in enumerate(ordered)}, submit_id=submit_id)
 
 
-def expire(path: Path) -> None:
+def expire(store: LabelStore) -> None:
     """Let every lease run out, as time would: no API does this."""
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE assignments SET leased_until = leased_until - 1e6")
-    connection.close()
+    with store._writing() as connection:
+        connection.execute(sa.update(assignments).values(leased_until=assignments.c.leased_until - 1e6))
 
 
 def test_ranks_belong_to_completions_whatever_was_shown_or_clicked(store: LabelStore) -> None:
@@ -48,10 +37,8 @@ def test_ranks_belong_to_completions_whatever_was_shown_or_clicked(store: LabelS
     ann = store.labeler("ann")
     assignment = claimed(store, ann)
     ids = {c.text: c.id for c in assignment.completions}
-    connection = sqlite3.connect(store.name)
-    connection.execute("UPDATE assignments SET shown = ?", (f"[{ids['b']}, {ids['d']}, {ids['a']}, {ids['c']}]",))
-    connection.commit()
-    connection.close()
+    with store._writing() as connection:
+        connection.execute(sa.update(assignments).values(shown=[ids[text] for text in "bdac"]))
     assignment = claimed(store, ann)
     assert [c.text for c in assignment.completions] == ["b", "d", "a", "c"]
     by_id = {ids["d"]: 1, ids["a"]: 2, ids["c"]: 2, ids["b"]: 4}
@@ -129,26 +116,26 @@ def test_a_submit_sent_twice_counts_once(store: LabelStore) -> None:
     assert store.counts().judgments == 1
 
 
-def test_an_expired_lease_frees_the_task_for_others(store: LabelStore, path: Path) -> None:
+def test_an_expired_lease_frees_the_task_for_others(store: LabelStore) -> None:
     store.add_tasks([NewTask("p", ("a", "b"))], batch="one")
     ann, bob = store.labeler("ann"), store.labeler("bob")
     mine = claimed(store, ann)
     assert store.claim(bob) is None
-    expire(path)
+    expire(store)
     theirs = claimed(store, bob)
     assert theirs.task_id == mine.task_id
     assert store.renew(mine) is False
     assert store.claim(ann) is None
 
 
-def test_a_late_submit_counts_while_there_is_room_and_is_kept_as_surplus_after(store: LabelStore, path: Path) -> None:
+def test_a_late_submit_counts_while_there_is_room_and_is_kept_as_surplus_after(store: LabelStore) -> None:
     store.add_tasks([NewTask("p", ("a", "b")), NewTask("q", ("a", "b"))], batch="one")
     ann, bob = store.labeler("ann"), store.labeler("bob")
     late = claimed(store, ann)
-    expire(path)
+    expire(store)
     assert rank(store, late, "s1") is Outcome.COUNTED  # nobody took it
     late = claimed(store, ann)
-    expire(path)
+    expire(store)
     rank(store, claimed(store, bob), "s2")
     assert rank(store, late, "s3", reverse=True) is Outcome.SURPLUS
     assert [(r.prompt, r.labeler, r.ranks) for r in store.rankings()] == [("p", "ann", (1, 2)), ("q", "bob", (1, 2))]
@@ -156,13 +143,13 @@ def test_a_late_submit_counts_while_there_is_room_and_is_kept_as_surplus_after(s
     assert store.progress(ann) == Progress(ranked=2, skipped=0, remaining=0)
 
 
-def test_after_a_break_the_same_task_is_there_in_the_same_order(store: LabelStore, path: Path) -> None:
+def test_after_a_break_the_same_task_is_there_in_the_same_order(store: LabelStore) -> None:
     store.add_tasks([NewTask(str(i), tuple("abcdef")) for i in range(3)], batch="one")
     ann = store.labeler("ann")
     before = claimed(store, ann)
-    expire(path)
+    expire(store)
     assert claimed(store, ann) == before
-    expire(path)
+    expire(store)
     assert store.renew(before) is True
     assert store.claim(store.labeler("bob")) != before
 
@@ -251,19 +238,18 @@ def test_leases_last_as_long_as_the_project_says(store: LabelStore) -> None:
         store.set_lease_seconds(0)
 
 
-def test_threads_that_claim_at_once_never_get_one_task_twice(path: Path) -> None:
+def test_threads_that_claim_at_once_never_get_one_task_twice(store: LabelStore, store_url: str) -> None:
     """8 threads, each with a store of its own, take 40 tasks and send every submit twice: 40 judgments, no more."""
-    with LabelStore.open(path, create=True) as first:
-        first.add_tasks([NewTask(str(i), ("a", "b")) for i in range(40)], batch="one")
+    store.add_tasks([NewTask(str(i), ("a", "b")) for i in range(40)], batch="one")
     taken: list[int] = []
 
     def work(name: str) -> None:
-        with LabelStore.open(path) as store:
-            labeler = store.labeler(name)
-            while (assignment := store.claim(labeler)) is not None:
+        with LabelStore.open(store_url) as own:
+            labeler = own.labeler(name)
+            while (assignment := own.claim(labeler)) is not None:
                 taken.append(assignment.task_id)
-                rank(store, assignment, f"{name}-{assignment.task_id}")
-                rank(store, assignment, f"{name}-{assignment.task_id}")
+                rank(own, assignment, f"{name}-{assignment.task_id}")
+                rank(own, assignment, f"{name}-{assignment.task_id}")
 
     threads = [threading.Thread(target=work, args=(f"l{i}",)) for i in range(8)]
     for thread in threads:
@@ -271,5 +257,4 @@ def test_threads_that_claim_at_once_never_get_one_task_twice(path: Path) -> None
     for thread in threads:
         thread.join()
     assert len(taken) == len(set(taken)) == 40
-    with LabelStore.open(path) as store:
-        assert store.counts().judgments == 40
+    assert store.counts().judgments == 40

@@ -75,6 +75,49 @@ def test_without_the_triggers_the_same_statements_succeed(raw: sqlite3.Connectio
     assert raw.execute(change).rowcount >= 1
 
 
+ON_POSTGRES = pytest.mark.parametrize(
+    "store_url", [pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True
+)
+POSTGRES_CHANGES = (
+    "UPDATE judgments SET ranks = '{}'",
+    "DELETE FROM judgments",
+    "TRUNCATE judgments",
+    "UPDATE guidelines SET body = 'other'",
+    "DELETE FROM guidelines",
+    "TRUNCATE guidelines",
+)
+
+
+@ON_POSTGRES
+@pytest.mark.parametrize("change", POSTGRES_CHANGES)
+def test_nor_can_it_on_postgresql(store: LabelStore, change: str) -> None:
+    """The triggers refuse; without them the same statement succeeds."""
+    store.import_rankings([Ranking("p", ("a", "b"), (1, 2), "ann")], batch="one")
+    store.set_guidelines("Be kind.")
+    with pytest.raises(StoreError, match="append-only: write a new revision"), store._writing() as connection:
+        connection.exec_driver_sql(change)
+    assert [r.ranks for r in store.rankings()] == [(1, 2)]
+    table = "judgments" if "judgments" in change else "guidelines"
+    with store._writing() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+        connection.exec_driver_sql(change)
+
+
+@ON_POSTGRES
+def test_the_migrations_make_the_same_tables_on_postgresql(store: LabelStore) -> None:
+    with store._reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+
+
+@ON_POSTGRES
+def test_a_store_on_postgresql_that_is_not_there_is_one_clear_line(store_url: str) -> None:
+    with pytest.raises(StoreError, match="does not exist") as caught:
+        LabelStore.open(store_url + "_not")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(StoreError, match="holds no label store"):
+        LabelStore.open(store_url.rpartition("/")[0] + "/postgres")
+
+
 def test_the_store_keeps_its_file_safe(path: Path) -> None:
     with LabelStore.open(path) as store, store._reading() as connection:
         settings = {

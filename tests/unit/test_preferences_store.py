@@ -22,11 +22,6 @@ SAMPLE = [
 ]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> LabelStore:
-    return LabelStore.open(tmp_path / "labels.db", create=True)
-
-
 def test_rankings_come_back_as_they_went_in(store: LabelStore) -> None:
     assert store.import_rankings(SAMPLE, batch="one") == ImportReport(read=4, added=4, repeated=0, revisions=0)
     back = store.rankings()
