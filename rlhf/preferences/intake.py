@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Row
 
 from rlhf.data.records import (
@@ -234,7 +235,10 @@ def _write_completions(
 def _ensure(
     connection: Connection, table: sa.Table, column: str, rows: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, int]:
-    """Insert the rows whose key (in `column`, unique) is new; return the ids of all by key."""
+    """Insert the rows whose key (in `column`, unique) is new; return the ids of all by key.
+
+    Another transaction may add the same key meanwhile: its row is the one that stays.
+    """
     key = table.c[column]
     query = sa.select(key.label("key"), table.c.id)
     ids = {row.key: row.id for row in _select_in(connection, query, key, list(rows))}
@@ -243,7 +247,8 @@ def _ensure(
         # A value that is an SQL expression (the clock) cannot be a parameter of many rows: it is part of the statement.
         fixed = {n: v for n, v in rows[missing[0]].items() if isinstance(v, sa.ColumnElement)}
         plain = [{column: k, **{n: v for n, v in rows[k].items() if n not in fixed}} for k in missing]
-        connection.execute(sa.insert(table).values(fixed), plain)
+        insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+        connection.execute(insert(table).values(fixed).on_conflict_do_nothing(), plain)
         ids |= {row.key: row.id for row in _select_in(connection, query, key, missing)}
     return ids
 

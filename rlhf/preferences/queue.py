@@ -23,6 +23,7 @@ from rlhf.preferences.schema import (
     completions,
     guidelines,
     judgments,
+    labelers,
     now,
     projects,
     prompts,
@@ -36,6 +37,7 @@ _shuffle = random.SystemRandom().shuffle  # orders that no seed set elsewhere ca
 
 def claim(connection: Connection, project_id: int, labeler: Labeler) -> Assignment | None:
     """What this labeler works on now: a judgment being corrected, else the task they have open, else the next one."""
+    _one_at_a_time(connection, labeler.id)
     current = _current(connection, project_id, labeler)
     if current is not None:
         _extend(connection, project_id, current)
@@ -96,6 +98,7 @@ def submit(
     check_text(skip_reason or "", "reason", blank=True)
     if active_seconds is not None and not (math.isfinite(active_seconds) and active_seconds >= 0):
         raise StoreError(f"active_seconds: expected a time of 0 or more seconds, found {active_seconds}")
+    _one_at_a_time(connection, _assignment(connection, assignment.id).labeler_id)
     row = _assignment(connection, assignment.id)
     earlier = connection.execute(sa.select(judgments).where(judgments.c.submit_id == submit_id)).one_or_none()
     if earlier is not None:
@@ -137,6 +140,7 @@ def submit(
 
 def renew(connection: Connection, project_id: int, assignment: Assignment) -> bool:
     """Extend the lease; False if the task is no longer this labeler's to finish (judged, or given to others)."""
+    _one_at_a_time(connection, _assignment(connection, assignment.id).labeler_id)
     row = _assignment(connection, assignment.id)
     if not row.reopened:
         task = connection.execute(sa.select(tasks).where(tasks.c.id == row.task_id)).one()
@@ -154,6 +158,7 @@ def release(connection: Connection, assignment: Assignment) -> None:
 
 def reopen_last(connection: Connection, project_id: int, labeler: Labeler) -> Assignment | None:
     """The task that this labeler judged or skipped last, open for a new revision; None if there is none."""
+    _one_at_a_time(connection, labeler.id)
     mine = (assignments.c.task_id == judgments.c.task_id) & (assignments.c.labeler_id == judgments.c.labeler_id)
     row = connection.execute(
         sa.select(assignments.c.id)
@@ -253,6 +258,14 @@ def _check_ranks(connection: Connection, project_id: int, shown: list[int], rank
         raise StoreError(
             f"ranks: {missing} of {len(ranks)} completions have none; this project wants all of them ranked"
         )
+
+
+def _one_at_a_time(connection: Connection, labeler_id: int) -> None:
+    """Let this transaction be the only one that acts for this person: two tabs, a double Enter, a request sent again.
+
+    Whoever comes second waits here and then sees what the first one did. SQLite has one writer anyway.
+    """
+    connection.execute(sa.select(labelers.c.id).where(labelers.c.id == labeler_id).with_for_update())
 
 
 def _assignment(connection: Connection, assignment_id: int) -> Row[Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -122,7 +122,7 @@ class LabelStore:
         """
         checked = intake.checked_rankings(rankings)
         check_text(batch, "batch")
-        with self._writing() as connection:
+        with self._filling() as connection:
             present = self._rankings(connection, batch)
             return intake.import_rankings(connection, self._project_id, checked, batch, present)
 
@@ -134,7 +134,7 @@ class LabelStore:
         """
         checked = intake.checked_tasks(new, overlap)
         check_text(batch, "batch")
-        with self._writing() as connection:
+        with self._filling() as connection:
             before = self._count(connection, tasks, tasks.c.batch == batch)
             intake.write_tasks(connection, self._project_id, checked, batch)
             return self._count(connection, tasks, tasks.c.batch == batch) - before
@@ -143,7 +143,7 @@ class LabelStore:
         """Write new instructions for labelers; returns their version, which judgments made under them record."""
         check_text(text, "guidelines")
         mine = guidelines.c.project_id == self._project_id
-        with self._writing() as connection:
+        with self._filling() as connection:
             version = (connection.scalar(sa.select(sa.func.max(guidelines.c.version)).where(mine)) or 0) + 1
             row = {"project_id": self._project_id, "version": version, "body": text}
             connection.execute(sa.insert(guidelines).values(created_at=now(self._engine.dialect.name), **row))
@@ -279,6 +279,17 @@ class LabelStore:
 
     def _writing(self) -> AbstractContextManager[Connection]:
         return db.transaction(self._engine)
+
+    @contextmanager
+    def _filling(self) -> Iterator[Connection]:
+        """A write transaction that no other import, addition or guideline of the project runs beside.
+
+        SQLite has one writer anyway; on PostgreSQL labelers go on meanwhile.
+        """
+        with self._writing() as connection:
+            mine = sa.select(projects.c.id).where(projects.c.id == self._project_id)
+            connection.execute(mine.with_for_update(key_share=True))
+            yield connection
 
     def _scope(self, batch: str | None) -> sa.ColumnElement[bool]:
         mine = tasks.c.project_id == self._project_id

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pytest
 import sqlalchemy as sa
@@ -11,6 +14,8 @@ from rlhf.data.records import Ranking
 from rlhf.errors import StoreError
 from rlhf.preferences import Assignment, Counts, Labeler, LabelStore, NewTask, Outcome, Progress
 from rlhf.preferences.schema import assignments
+
+T = TypeVar("T")
 
 
 def claimed(store: LabelStore, labeler: Labeler) -> Assignment:
@@ -258,3 +263,44 @@ def test_threads_that_claim_at_once_never_get_one_task_twice(store: LabelStore, 
         thread.join()
     assert len(taken) == len(set(taken)) == 40
     assert store.counts().judgments == 40
+
+
+def at_once(count: int, work: Callable[[LabelStore], T], store_url: str) -> list[T]:
+    """What `count` threads get that do the same thing at the same moment, each with a store of its own."""
+    barrier = threading.Barrier(count)
+
+    def one(_: int) -> T:
+        with LabelStore.open(store_url) as own:
+            barrier.wait(30)
+            return work(own)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def test_one_submit_sent_by_many_at_once_counts_once(store: LabelStore, store_url: str) -> None:
+    """A double Enter, or two tabs: whichever comes second is told that it was a repetition, not an error."""
+    store.add_tasks([NewTask("p", ("a", "b"))], batch="one")
+    assignment = claimed(store, store.labeler("ann"))
+    outcomes = at_once(8, lambda own: rank(own, assignment, "same"), store_url)
+    assert sorted(outcomes, key=str) == sorted([Outcome.COUNTED] + [Outcome.REPEATED] * 7, key=str)
+    assert store.counts().judgments == 1
+
+
+def test_one_person_in_many_tabs_is_given_one_task(store: LabelStore, store_url: str) -> None:
+    store.add_tasks([NewTask(str(i), ("a", "b")) for i in range(20)], batch="one")
+    ann = store.labeler("ann")
+    assert len({claimed.id for claimed in at_once(8, lambda own: own.claim(ann), store_url) if claimed}) == 1
+
+
+def test_one_new_name_given_by_many_at_once_is_one_person(store: LabelStore, store_url: str) -> None:
+    assert len({labeler.id for labeler in at_once(8, lambda own: own.labeler("ann"), store_url)}) == 1
+
+
+def test_the_same_file_and_tasks_given_by_many_at_once_are_added_once(store: LabelStore, store_url: str) -> None:
+    rankings = [Ranking(f"p{i}", ("a", "b"), (1, 2), "ann") for i in range(20)]
+    reports = at_once(6, lambda own: own.import_rankings(rankings, batch="one"), store_url)
+    assert sum(report.added for report in reports) == len(store.rankings()) == 20
+    added = at_once(6, lambda own: own.add_tasks([NewTask("q", ("a", "b"))], batch="two"), store_url)
+    assert sorted(added) == [0, 0, 0, 0, 0, 1]
+    assert sorted(at_once(6, lambda own: own.set_guidelines("Be kind."), store_url)) == [1, 2, 3, 4, 5, 6]
