@@ -283,6 +283,36 @@ def store_stats(store: StoreOption = None, config: MaybeConfigPath = None) -> No
     Console().print(table)
 
 
+@store_app.command("backup")
+def store_backup(
+    file: Annotated[Path, typer.Argument(help="file to write; it must not be there yet")],
+    store: StoreOption = None,
+    config: MaybeConfigPath = None,
+) -> None:
+    """Copy a store as it is now, while people go on working: a store again, or (PostgreSQL) a file for pg_restore."""
+    url = _store_url(store, config)
+    from rlhf.preferences import LabelStore
+
+    with LabelStore.open(url) as labels:
+        labels.backup(file)
+        typer.echo(f"{file}: copy of {labels.name}")
+
+
+@store_app.command("check")
+def store_check(store: StoreOption = None, config: MaybeConfigPath = None) -> None:
+    """Look for damage, missing triggers, and counts and judgments that do not fit; exit code 1 if there is any."""
+    url = _store_url(store, config)
+    from rlhf.preferences import LabelStore
+
+    with LabelStore.open(url) as labels:
+        found, counts = labels.check(), labels.counts()
+        for problem in found:
+            typer.echo(f"{labels.name}: {problem}", err=True)
+        if found:
+            raise typer.Exit(1)
+        typer.echo(f"{labels.name}: all is well ({counts.tasks} tasks, {counts.judgments} judgments)")
+
+
 @store_app.command("upgrade")
 def store_upgrade(
     where: Annotated[str | None, typer.Argument(metavar="[URL]", help="the store, as --store names it")] = None,

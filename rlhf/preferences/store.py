@@ -14,8 +14,8 @@ from sqlalchemy.engine import Connection, Engine
 
 from rlhf.data.records import Ranking, check_text, fingerprint
 from rlhf.errors import StoreError
+from rlhf.preferences import care, intake, queue
 from rlhf.preferences import engine as db
-from rlhf.preferences import intake, queue
 from rlhf.preferences.schema import (
     DEFAULT_PROJECT,
     SCHEMA_VERSION,
@@ -94,6 +94,15 @@ class LabelStore:
             return str(found), SCHEMA_VERSION
         finally:
             engine.dispose()
+
+    def backup(self, file: str | Path) -> None:
+        """Copy the store as it is now into a new file, while people go on working; see `care.backup`."""
+        care.backup(self._engine, Path(file))
+
+    def check(self) -> list[str]:
+        """What should not be: damage, missing triggers, counts and judgments that do not fit. Empty: all is well."""
+        with self._reading() as connection:
+            return list(care.problems(connection))
 
     def close(self) -> None:
         """Let go of the database's connections."""
