@@ -106,6 +106,18 @@ def postgres() -> Iterator[str]:
 _databases = itertools.count(1)
 
 
+@pytest.fixture
+def new_postgres_store(postgres: str) -> Callable[[], str]:
+    """Makes an empty label store in a database of its own; its URL."""
+
+    def make() -> str:
+        name = f"store_{next(_databases)}"
+        _execute(f"{postgres}/postgres", f"CREATE DATABASE {name} TEMPLATE store")
+        return f"{postgres}/{name}"
+
+    return make
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where an empty label store is: a file, or a database of its own."""
@@ -113,9 +125,8 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         url = str(tmp_path / "labels.db")
         LabelStore.open(url, create=True).close()
         return url
-    server, name = request.getfixturevalue("postgres"), f"store_{next(_databases)}"
-    _execute(f"{server}/postgres", f"CREATE DATABASE {name} TEMPLATE store")
-    return f"{server}/{name}"
+    url: str = request.getfixturevalue("new_postgres_store")()
+    return url
 
 
 @pytest.fixture

@@ -1,0 +1,206 @@
+"""The label store against a model of it: whatever people do in whatever order, both say the same."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from rlhf.errors import StoreError
+from rlhf.preferences import Assignment, LabelStore, NewTask, Outcome
+from rlhf.preferences.schema import assignments
+
+PEOPLE = ("ann", "bob", "cid")
+
+
+@dataclass
+class Place:
+    """What the model knows of a task and a person."""
+
+    state: str = "open"  # open, done, surplus, skipped
+    live: bool = True  # the lease
+    stamp: int = 0  # when the lease was last set
+    reopened: bool = False
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Claims, submits (late, again), skips, corrections, releases, and time that passes."""
+
+    new_store: Callable[[], str]
+
+    @initialize(overlaps=st.lists(st.integers(1, 3), min_size=1, max_size=4))
+    def begin(self, overlaps: list[int]) -> None:
+        self.store = LabelStore.open(type(self).new_store())
+        for number, overlap in enumerate(overlaps):
+            self.store.add_tasks([NewTask(f"p{number}", ("a", "b"))], batch="one", overlap=overlap)
+        self.overlap = dict(enumerate(overlaps, start=1))  # by task id, in the order of the queue
+        self.people = {name: self.store.labeler(name) for name in PEOPLE}
+        self.places: dict[tuple[int, str], Place] = {}
+        self.given: dict[tuple[int, str], Assignment] = {}
+        self.said: list[tuple[int, str, str]] = []  # task, person, submit id
+        self.clock = 0
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.store.close()
+
+    # --- the model
+
+    def tick(self) -> int:
+        time.sleep(0.002)  # SQLite's clock has milliseconds
+        self.clock += 1
+        return self.clock
+
+    def taken(self, task: int, but: str | None = None) -> int:
+        """Places of a task that are judged or under a live lease, one person's left out."""
+        of = [p for (t, name), p in self.places.items() if t == task and name != but]
+        return sum(p.state == "done" or (p.state == "open" and p.live) for p in of)
+
+    def free(self, task: int, name: str) -> int:
+        return self.overlap[task] - self.taken(task, but=name)
+
+    def expected_claim(self, name: str) -> int | None:
+        mine = [(t, p) for (t, n), p in self.places.items() if n == name and (p.state == "open" or p.reopened)]
+        for task, place in sorted(mine, key=lambda tp: (not tp[1].reopened, -tp[1].stamp)):
+            if place.reopened or self.free(task, name) > 0:
+                return task
+        for task in self.overlap:
+            if (task, name) not in self.places and self.taken(task) < self.overlap[task]:
+                return task
+        return None
+
+    # --- what people do
+
+    @rule(name=st.sampled_from(PEOPLE))
+    def claim(self, name: str) -> None:
+        expected, stamp = self.expected_claim(name), self.tick()
+        found = self.store.claim(self.people[name])
+        assert (None if found is None else found.task_id) == expected
+        if found is not None:
+            place = self.places.setdefault((found.task_id, name), Place())
+            place.live, place.stamp = True, stamp
+            assert found.reopened == place.reopened
+            self.given[found.task_id, name] = found
+
+    @precondition(lambda self: self.given)
+    @rule(data=st.data(), skip=st.booleans())
+    def submit(self, data: st.DataObject, skip: bool) -> None:
+        task, name = data.draw(st.sampled_from(sorted(self.given)))
+        place, stamp = self.places[task, name], self.tick()
+        submit_id = f"{stamp}"
+        if place.state != "open" and not place.reopened:
+            with pytest.raises(StoreError, match="judged or skipped already"):
+                self.send(task, name, submit_id, skip)
+            return
+        surplus = not skip and place.state != "done" and self.free(task, name) < 1
+        assert self.send(task, name, submit_id, skip) is (Outcome.SURPLUS if surplus else Outcome.COUNTED)
+        state = "skipped" if skip else "surplus" if surplus else "done"
+        self.places[task, name] = Place(state, live=False, stamp=stamp)
+        self.said.append((task, name, submit_id))
+
+    def send(self, task: int, name: str, submit_id: str, skip: bool) -> Outcome:
+        assignment = self.given[task, name]
+        if skip:
+            return self.store.skip(assignment, "no", submit_id=submit_id)
+        return self.store.submit(assignment, {c.id: 1 for c in assignment.completions}, submit_id=submit_id)
+
+    @precondition(lambda self: self.said)
+    @rule(data=st.data(), skip=st.booleans())
+    def send_again(self, data: st.DataObject, skip: bool) -> None:
+        task, name, submit_id = data.draw(st.sampled_from(self.said))
+        assert self.send(task, name, submit_id, skip) is Outcome.REPEATED
+
+    @precondition(lambda self: self.given)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        task, name = data.draw(st.sampled_from(sorted(self.given)))
+        place = self.places[task, name]
+        place.live, place.stamp, place.reopened = False, self.tick(), False
+        self.store.release(self.given[task, name])
+
+    @precondition(lambda self: self.given)
+    @rule(data=st.data())
+    def renew(self, data: st.DataObject) -> None:
+        task, name = data.draw(st.sampled_from(sorted(self.given)))
+        place, stamp = self.places[task, name], self.tick()
+        expected = place.reopened or (place.state == "open" and self.free(task, name) > 0)
+        assert self.store.renew(self.given[task, name]) is expected
+        if expected:
+            place.live, place.stamp = True, stamp
+
+    @rule(name=st.sampled_from(PEOPLE))
+    def reopen_last(self, name: str) -> None:
+        mine = [task for task, who, _ in self.said if who == name]
+        found = self.store.reopen_last(self.people[name])
+        assert (None if found is None else found.task_id) == (mine[-1] if mine else None)
+        if found is not None:
+            for (_, who), place in self.places.items():
+                place.reopened = place.reopened and who != name
+            self.places[found.task_id, name].reopened = True
+            self.given[found.task_id, name] = found
+
+    @rule()
+    def time_passes(self) -> None:
+        """Every lease runs out."""
+        with self.store._writing() as connection:
+            connection.execute(sa.update(assignments).values(leased_until=assignments.c.leased_until - 1e6))
+        for place in self.places.values():
+            place.live = False
+
+    # --- what always holds
+
+    @invariant()
+    def nothing_is_lost_or_too_many(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        assert self.store.check() == []
+        counts = self.store.counts()
+        states = [place.state for place in self.places.values()]
+        assert counts.judgments == len(self.said)
+        assert (counts.rankings, counts.skips) == (states.count("done"), states.count("skipped"))
+        for task, overlap in self.overlap.items():
+            assert sum(p.state == "done" for (t, _), p in self.places.items() if t == task) <= overlap
+
+
+@pytest.mark.parametrize("examples", [15, pytest.param(400, marks=(pytest.mark.slow, pytest.mark.timeout(1800)))])
+def test_the_store_does_what_the_model_says_on_sqlite(tmp_path: Path, examples: int) -> None:
+    empty = tmp_path / "empty.db"
+    LabelStore.open(empty, create=True).close()
+
+    class Machine(StoreMachine):
+        @staticmethod
+        def new_store() -> str:  # type: ignore[override]
+            return str(shutil.copy(empty, Path(tempfile.mkdtemp(dir=tmp_path)) / "labels.db"))
+
+    _run(Machine, examples)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("examples", [6, pytest.param(150, marks=(pytest.mark.slow, pytest.mark.timeout(1800)))])
+def test_and_on_postgresql(new_postgres_store: Callable[[], str], examples: int) -> None:
+    class Machine(StoreMachine):
+        new_store = staticmethod(new_postgres_store)
+
+    _run(Machine, examples)
+
+
+def _run(machine: type[StoreMachine], examples: int) -> None:
+    checks = (HealthCheck.too_slow, HealthCheck.filter_too_much)
+    how = settings(max_examples=examples, stateful_step_count=30, deadline=None, suppress_health_check=checks)
+    run_state_machine_as_test(machine, settings=how)  # type: ignore[no-untyped-call]
