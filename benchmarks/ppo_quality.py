@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "quickstart.yaml"
 OVERRIDES = ["ppo.updates=10", "ppo.rollout_batch_size=32", "ppo.mini_batch_size=16"]
 SIDES = {"trl": "TRL 1.12.0", "rlhf": "rlhf"}
-EDGES = (0.0, 0.75, 1.5, 2.25, 3.0, 4.0)  # of sqrt(KL); what lies beyond the last is a bin of its own
+EDGES = (0.0, 0.5, 1.0, 1.5, 2.0)  # of sqrt(KL); what lies beyond the last is a bin of its own
 SHARED = "shared"
 
 
