@@ -109,8 +109,8 @@ def summary(out: Path, seeds: int) -> dict[str, Any]:
             for n, u in enumerate(run["rounds"], start=1)
         ]
         bins = []
-        for low, high in zip(EDGES, (*EDGES[1:], float("inf")), strict=True):
-            inside = [p for p in points if low <= p["root_kl"] < high]
+        for low, high in zip(EDGES, (*EDGES[1:], None), strict=True):
+            inside = [p for p in points if low <= p["root_kl"] < (high or float("inf"))]
             by_seed = [[p["gold"] for p in inside if p["seed"] == s] for s in range(1, seeds + 1)]
             means = [statistics.fmean(golds) for golds in by_seed if golds]
             if means:
@@ -133,7 +133,7 @@ def interval(means: Sequence[float]) -> dict[str, Any]:
     from scipy import stats
 
     mean, n = statistics.fmean(means), len(means)
-    half = stats.t.ppf(0.975, n - 1) * statistics.stdev(means) / n**0.5 if n > 1 else 0.0
+    half = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(means) / n**0.5 if n > 1 else 0.0
     return {"mean": mean, "ci95": [mean - half, mean + half], "seeds": n}
 
 
@@ -145,7 +145,7 @@ def print_summary(found: dict[str, Any]) -> None:
         of = found["sides"][side]
         print(f"  {name}: {of['cpu_s']:.0f} CPU s a run; gold rose in {of['improved']} of {found['seeds']} seeds")
         for b in of["bins"]:
-            where = f"{b['low']:.2f} to {b['high']:.2f}"
+            where = f"{b['low']:.2f} to {b['high']:.2f}" if b["high"] else f"{b['low']:.2f} and more"
             low, high = b["ci95"]
             print(f"    {where:14} {b['mean']:6.2f} [{low:.2f}, {high:.2f}]  {b['seeds']} seeds, {b['points']} rounds")
     print(f"  bins in which ours lies below TRL's: {found['bins_below_trl']} of {found['bins_compared']}")
@@ -165,7 +165,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         of = found["sides"][side]
         dots += [{"x": p["root_kl"], "y": p["gold"], "side": name} for p in of["points"]]
         for b in of["bins"]:
-            inside = [p["root_kl"] for p in of["points"] if b["low"] <= p["root_kl"] < b["high"]]
+            inside = [p["root_kl"] for p in of["points"] if b["low"] <= p["root_kl"] < (b["high"] or float("inf"))]
             low, high = b["ci95"]
             x = statistics.fmean(inside) + shift
             bars.append({"x": x, "y": b["mean"], "low": low, "high": high, "side": name})

@@ -57,7 +57,7 @@ def sources(root: Path) -> list[Source]:
 SPEED = {  # what is compared: TRL's case, ours
     "critic on the policy's trunk (`critic: head`)": ("trl", "exact"),
     "the same, prompts and responses of many lengths": ("trl, variable lengths", "exact, variable lengths"),
-    "critic of its own (`critic: adapter`), as TRL has": ("trl", "adapter"),
+    "critic of its own (`critic: adapter`; TRL's learns in full)": ("trl", "adapter"),
     "adapters on the upper half of the layers (`model.lora.first_layer`)": ("trl", "cached"),
 }
 
@@ -67,9 +67,10 @@ def speed_sentence(found: Mapping[str, Any]) -> str:
     medians = found["medians"]
     times = [medians[theirs]["cpu"] / medians[ours]["cpu"] for theirs, ours in SPEED.values()]
     return (
-        f"An update of the same work takes {times[0]:.1f} times less CPU time than TRL's ({times[1]:.1f} times on "
-        f"prompts and responses of many lengths, {times[2]:.1f} with a critic of its own, {times[3]:.1f} with adapters "
-        f"on the upper half), and {found['memory_ratio']:.2f} of its memory; {found['date']}, {found['machine']}."
+        f"An update of the same work takes {times[0]:.1f} times less CPU time than TRL's ({times[1]:.1f} times on\n"
+        f"prompts and responses of many lengths, {times[2]:.1f} with a critic of its own, {times[3]:.1f} with adapters\n"
+        f"on the upper half), and {found['memory_ratio']:.2f} of its memory, in micro-batches of {found['micro']}\n"
+        f"(TRL: 32); {found['date']}, {found['machine']}."
     )
 
 
@@ -98,9 +99,9 @@ def quality_sentence(found: Mapping[str, Any]) -> str:
     """The README's line of docs/ppo-quality.json."""
     ours = found["sides"]["rlhf"]
     return (
-        f"Trained on the quickstart's task with {found['seeds']} seeds a side and {found['episodes']} episodes each, "
+        f"Trained on the quickstart's task with {found['seeds']} seeds a side and {found['episodes']} episodes each,\n"
         f"the gold score rises in {ours['improved']} of our seeds, lies below TRL's (95 % intervals) in "
-        f"{found['bins_below_trl']} of the {found['bins_compared']} bins of KL that both reach, and a run takes "
+        f"{found['bins_below_trl']} of the {found['bins_compared']} bins\nof KL that both reach, and a run takes "
         f"{found['cpu_ratio']:.2f} of TRL's CPU time; {found['date']}, {found['machine']}."
     )
 

@@ -139,6 +139,7 @@ class SharedBase:
             self.add_head(name)
         for parameter in self.adapter_parameters(name):
             parameter.data = parameter.data.float()
+        self.model.eval()  # PEFT's new modules too
         self._switch(self._active, train=self._training)
 
     def _inject(self, name: str, config: LoraConfig) -> None:

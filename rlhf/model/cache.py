@@ -38,6 +38,8 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         return self._show(after)
 
     def batch_select_indices(self, indices: Tensor) -> None:
+        if not self.is_initialized:  # some layers share another's
+            return
         filled = self.keys.shape[-2]
         self.rooms = [room[indices] for room in self.rooms]
         self._show(filled)

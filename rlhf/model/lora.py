@@ -34,11 +34,11 @@ class _LoraLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, scale: float, layer: Any) -> Tensor:
         rows, count = round_rows(x), len(x)
         projected = linear(rows, a.to(x.dtype))
-        y = linear(rows, dense_weight(layer, x.dtype), getattr(layer, "bias", None))
+        y = linear(rows, dense_weight(layer, x.dtype), _bias(layer, x.dtype))
         add_linear_(y, projected, b.to(x.dtype), scale)
         ctx.save_for_backward(x, projected, a, b)
         ctx.scale, ctx.layer = scale, layer
-        return y[:count]
+        return y[:count].detach()  # no view, for a model may change it in place
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -63,13 +63,17 @@ class _FrozenLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Any) -> Tensor:
         ctx.layer = layer
-        y = linear(round_rows(x), dense_weight(layer, x.dtype), getattr(layer, "bias", None))
-        return y[: len(x)]
+        y = linear(round_rows(x), dense_weight(layer, x.dtype), _bias(layer, x.dtype))
+        return y[: len(x)].detach()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (dy,) = grads
         return linear(round_rows(dy), dense_weight(ctx.layer, dy.dtype).t())[: len(dy)], None
+
+
+def _bias(layer: Any, dtype: torch.dtype) -> Tensor | None:
+    return None if layer.bias is None else layer.bias.to(dtype)
 
 
 def dense_weight(layer: Any, dtype: torch.dtype) -> Tensor:
@@ -101,8 +105,11 @@ def kept_dense(layers: Iterable[Any], dtype: torch.dtype) -> Iterator[None]:
 
 
 def readable(layer: Any) -> bool:
-    """Whether this is a linear layer whose frozen weights `dense_weight` can read (int8 it cannot)."""
-    return isinstance(layer, nn.Linear) and type(layer).__name__ != "Linear8bitLt" and not hasattr(layer, "SCB")
+    """Whether this is a linear layer, dense or NF4, whose product `dense_weight` and `bias` say in full.
+
+    Of other kinds (int8, routers that return more, layers that quantize what comes in) nothing is known.
+    """
+    return type(layer) is nn.Linear or type(layer).__name__ == "Linear4bit"
 
 
 def freeze(layer: Any) -> None:
@@ -110,9 +117,9 @@ def freeze(layer: Any) -> None:
     layer.forward = types.MethodType(_frozen_forward, layer)
 
 
-def _frozen_forward(self: Any, x: Tensor) -> Tensor:
-    y: Tensor = _FrozenLinear.apply(x.reshape(-1, x.shape[-1]), self)  # type: ignore[no-untyped-call]
-    return y.view(*x.shape[:-1], y.shape[-1])
+def _frozen_forward(self: Any, input: Tensor) -> Tensor:
+    y: Tensor = _FrozenLinear.apply(input.reshape(-1, input.shape[-1]), self)  # type: ignore[no-untyped-call]
+    return y.view(*input.shape[:-1], y.shape[-1])
 
 
 def fuse(layer: Any) -> bool:

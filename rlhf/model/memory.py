@@ -12,6 +12,7 @@ from typing import Any
 
 from rlhf.config import Config, LoraSection
 from rlhf.errors import ConfigError
+from rlhf.model.trunk import has_fused_norm
 from rlhf.ops.logprobs import CHUNK_NUMBERS
 
 GIB = 2**30
@@ -48,6 +49,7 @@ class ModelShape:
     heads: int
     kv_width: int  # key (or value) features of one token in one layer
     vocab: int
+    fused_norms: bool = True  # whether `trunk.fuse_norms` knows the norms
 
     @property
     def parameters(self) -> int:
@@ -102,6 +104,7 @@ def shape_of(model_config: Any, lora: LoraSection) -> ModelShape:
         heads=text.num_attention_heads,
         kv_width=head_width * kv_heads,
         vocab=text.vocab_size,
+        fused_norms=any(has_fused_norm(module) for module in model.modules()),
     )
 
 
@@ -135,15 +138,17 @@ def activations_gib(
 
     With frozen linears and LoRA on each, a Llama-like layer keeps for every token, h = hidden, i = intermediate:
 
-    * in bf16, in bytes: 4h (both norms' inputs), 12h (inputs of the six adapters on q, k, v, o, gate, up, cast
-      anew for each), 8h (queries, keys, values, attention's output), 8i (gate, its activation, up, their product);
+    * in bf16, in bytes: 4h (both norms' inputs; 8h, in fp32, where the norms are not fused), 12h (inputs of the six
+      adapters on q, k, v, o, gate, up, cast anew for each), 8h (queries, keys, values, attention's output), 8i (gate,
+      its activation, up, their product);
     * in fp32: 32h + 16i, where adapters share one input;
     * with eager attention also the probabilities: heads x length numbers (fp32, and a bf16 copy under bf16).
 
     Checkpointing keeps each layer's input (h numbers a token), and one layer whole while it is recomputed.
     """
     size = COMPUTE_BYTES[compute_dtype]
-    layer = 24 * shape.hidden + 8 * shape.intermediate if size == 2 else 32 * shape.hidden + 16 * shape.intermediate
+    sixteen = (24 if shape.fused_norms else 28) * shape.hidden + 8 * shape.intermediate
+    layer = sixteen if size == 2 else 32 * shape.hidden + 16 * shape.intermediate
     if eager:
         layer += shape.heads * length * (6 if size == 2 else 4)
     tokens = sequences * length

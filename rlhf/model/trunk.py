@@ -36,10 +36,15 @@ def layers_of(trunk: Any, part: slice, norm: bool = True) -> Iterator[None]:
         trunk.layers, trunk.norm = whole, last_norm
 
 
+def has_fused_norm(module: nn.Module) -> bool:
+    """Whether `fuse_norms` changes this module."""
+    return type(module).__name__ in NORMS
+
+
 def fuse_norms(model: nn.Module) -> None:
     """Give the norms of models that are known the one-step forward and backward."""
     for module in model.modules():
-        if type(module).__name__ in NORMS:
+        if has_fused_norm(module):
             module.forward = types.MethodType(_norm_forward, module)  # type: ignore[method-assign]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+FEW = 64  # rows
 SMALL = 1 << 21  # multiplications: calling oneDNN costs more than MKL takes for fewer
 
 
@@ -39,9 +40,12 @@ def add_linear_(y: Tensor, x: Tensor, weight: Tensor, scale: float = 1.0) -> Ten
 
 
 def round_rows(x: Tensor) -> Tensor:
-    """`(N, H)` with rows of zeros below, so that N is one of eight numbers between a power of two and the next."""
+    """`(N, H)` with rows of zeros below, so that N is one of eight numbers between a power of two and the next.
+
+    Fewer than 64 rows stay as they are: there are not many such numbers, and the zeros would cost more.
+    """
     count = len(x)
-    missing = -count % max(8, (1 << count.bit_length()) >> 4)
+    missing = -count % ((1 << count.bit_length()) >> 4) if count >= FEW else 0
     if missing == 0 or x.device.type != "cpu" or (x.dtype == torch.float32 and not _amd_avx512()):
         return x
     return torch.nn.functional.pad(x, (0, 0, 0, missing))

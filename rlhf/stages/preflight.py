@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.config import Config
+from rlhf.config import Config, LoraSection
 from rlhf.data.encoding import Encoder, fit
 from rlhf.data.records import Ranking
 from rlhf.data.sources import BUILTIN, Split, load_demonstrations, load_prompts, load_rankings
@@ -154,13 +154,20 @@ def _check_adapter(config: Config, stages: Sequence[str], recorded: Recorded, ba
             f"{entry['base_sha256'][:12]}), but the base here is {here.name} ({here.quantization}, sha256 "
             f"{base[:12]}); set model.name and model.quantization to what it was trained on, or train it anew"
         )
-    if adapter == REFERENCE and then["lora"] != here.lora.model_dump(mode="json"):
-        changed = [
-            f"{k}={then['lora'].get(k)}"
-            for k, v in here.lora.model_dump(mode="json").items()
-            if then["lora"].get(k) != v
-        ]
+    if adapter == REFERENCE and "ppo" in stages:
+        _check_shape(LoraSection.model_validate(then.get("lora", {})), here.lora)
+
+
+def _check_shape(then: LoraSection, here: LoraSection) -> None:
+    """The policy is a copy of `sft`: with another shape than the config's it would train what nobody asked for."""
+    old, new = (_comparable(lora) for lora in (then, here))
+    if changed := [f"{key}={old[key]}" for key in old if old[key] != new[key]]:
         raise ArtifactError(
-            f"adapters/{adapter}: was trained with {', '.join(changed)} (model.lora), and the policy starts as a copy "
-            f"of it; set model.lora to that, or run `rlhf {writer}` again"
+            f"adapters/{REFERENCE}: was trained with {', '.join(changed)} (model.lora), and the policy starts as a "
+            f"copy of it; set model.lora to that, or run `rlhf {WRITES[REFERENCE]}` again"
         )
+
+
+def _comparable(lora: LoraSection) -> dict[str, Any]:
+    targets = lora.target_modules
+    return lora.model_dump() | {"target_modules": targets if isinstance(targets, str) else sorted(targets)}

@@ -36,3 +36,11 @@ def test_rows_that_leave_take_theirs_along() -> None:
     found, expected = (cache.update(*states(1, seed=2, rows=2), 0) for cache in (ours, theirs))
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     assert found[0].shape == (2, 2, 4, 4)
+
+
+def test_a_layer_that_never_writes_does_no_harm() -> None:
+    """Some models' layers share another's keys and values."""
+    cache = decode_cache(6)
+    cache.update(*states(3, seed=1), 1)
+    cache.batch_select_indices(torch.tensor([2, 0]))
+    assert cache.update(*states(1, seed=2, rows=2), 1)[0].shape == (2, 2, 4, 4)

@@ -14,7 +14,7 @@ from transformers import DynamicCache
 
 from rlhf.config import LoraSection, ModelSection
 from rlhf.model.base import SharedBase
-from rlhf.model.lora import _LoraLinear, dense_weight, fuse
+from rlhf.model.lora import _LoraLinear, dense_weight, freeze, fuse, readable
 
 
 def load(folder: Path, quantization: str = "fp32", compute_dtype: str = "fp32", **more: Any) -> SharedBase:
@@ -83,7 +83,12 @@ def test_output_and_gradients_are_those_of_pefts_own_forward(
     assert layers  # lora.Linear, or lora.Linear4bit
     for layer in (base._layers[0], base._layers[-1]):
         results = []
+        under = layer.get_base_layer()
         for forward in (type(layer).forward.__get__(layer), layer.forward):
+            if not results:
+                ours = vars(under).pop("forward")  # PEFT's forward on the layer as it comes
+            else:
+                under.forward = ours
             generator = torch.Generator().manual_seed(5)
             x = torch.randn(2, 3, layer.in_features, generator=generator, dtype=base.dtype).requires_grad_()
             with base.active("policy", train=True):
@@ -101,6 +106,36 @@ def test_output_and_gradients_are_those_of_pefts_own_forward(
             assert theirs.dtype == ours.dtype
             assert theirs.abs().max() > 0
             assert (theirs - ours).abs().max() <= gradient_tolerance * theirs.abs().max()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [(7,), (3, 70)])
+def test_a_frozen_layer_says_what_it_said(bias: bool, rows: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(3)
+    layer, results = nn.Linear(64, 32, bias=bias).requires_grad_(False), []
+    start = torch.randn((*rows, 64), generator=generator)
+    for frozen in (False, True):
+        if frozen:
+            freeze(layer)
+        x = start.clone().requires_grad_()
+        y = layer(x)
+        assert (y.grad_fn.name() == "ViewBackward0") is frozen
+        y.clamp_(-1.0, 1.0)  # as OLMo does with its queries: nothing may be a view that forbids it
+        y.sum().backward()
+        results.append((y.detach(), x.grad))
+    for plain, ours in zip(*results, strict=True):
+        assert plain is not None and ours is not None
+        assert (plain - ours).abs().max() < 1e-5
+
+
+def test_layers_of_an_unknown_kind_keep_their_forward() -> None:
+    """A router returns more than a product; others quantize what comes in."""
+
+    class Router(nn.Linear):
+        pass
+
+    assert readable(nn.Linear(2, 2))
+    assert not readable(Router(2, 2))
 
 
 def test_gradients_by_finite_differences() -> None:
@@ -150,7 +185,7 @@ def test_dense_weight_is_what_the_quantized_layer_multiplies_by(tiny_model_dir: 
     base = load(tiny_model_dir, "nf4", "fp32")
     layer = base.model.model.layers[0].mlp.down_proj  # 128 in, 64 out
     with torch.no_grad():
-        through = layer(torch.eye(128)).t()
+        through = type(layer).forward(layer, torch.eye(128)).t()
     found = dense_weight(layer, torch.float32)
     assert found.shape == (64, 128)
     assert (found - through).abs().max() < 1e-6
