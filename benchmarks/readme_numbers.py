@@ -68,8 +68,8 @@ def speed_sentence(found: Mapping[str, Any]) -> str:
     times = [medians[theirs]["cpu"] / medians[ours]["cpu"] for theirs, ours in SPEED.values()]
     return (
         f"An update of the same work takes {times[0]:.1f} times less CPU time than TRL's ({times[1]:.1f} times on\n"
-        f"prompts and responses of many lengths, {times[2]:.1f} with a critic of its own, {times[3]:.1f} with adapters\n"
-        f"on the upper half), and {found['memory_ratio']:.2f} of its memory, in micro-batches of {found['micro']}\n"
+        f"prompts and responses of many lengths, {times[2]:.1f} with a critic of its own, {times[3]:.1f} with\n"
+        f"adapters on the upper half), and {found['memory_ratio']:.2f} of its memory, in micro-batches of {found['micro']}\n"
         f"(TRL: 32); {found['date']}, {found['machine']}."
     )
 
