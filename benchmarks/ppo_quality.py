@@ -54,6 +54,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found here")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw it here (.svg or .png)")
     arguments = parser.parse_args()
+    missing = [n for n in ("sft", "reward", "gold") if not (arguments.run_dir / "adapters" / n).is_dir()]
+    if missing:
+        sys.exit(f"{arguments.run_dir}: has no adapter {', '.join(missing)}; `make quickstart` makes them")
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     trl_venv.python()

@@ -69,8 +69,8 @@ def speed_sentence(found: Mapping[str, Any]) -> str:
     return (
         f"An update of the same work takes {times[0]:.1f} times less CPU time than TRL's ({times[1]:.1f} times on\n"
         f"prompts and responses of many lengths, {times[2]:.1f} with a critic of its own, {times[3]:.1f} with\n"
-        f"adapters on the upper half), and {found['memory_ratio']:.2f} of its memory, in micro-batches of {found['micro']}\n"
-        f"(TRL: 32); {found['date']}, {found['machine']}."
+        f"adapters on the upper half), and {found['memory_ratio']:.2f} of its memory, in micro-batches of "
+        f"{found['micro']}\n(TRL: 32); {found['date']}, {found['machine']}."
     )
 
 
