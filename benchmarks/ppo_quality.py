@@ -4,9 +4,10 @@
     python benchmarks/ppo_quality.py --jobs 2         # five seeds a side; about an hour on two cores
 
 Both sides start from the quickstart's SFT model, are paid by its reward model (with the same mean taken off and divided
-by the same deviation), sample the same prompts and see as many episodes: 10 updates of 64 responses, 2 epochs of 2
+by the same deviation), sample the same prompts and see as many episodes: 10 updates of 32 responses, 2 epochs of 2
 mini-batches, the same learning rate, clip ranges, discount, lambda, KL coefficient and price of a missing EOS. Ours is
-configs/quickstart.yaml as it is: NF4, roles on one base, an adaptive KL coefficient, reward at equal length. TRL gets
+configs/quickstart.yaml but for rounds and mini-batches of half the size: NF4, roles on one base, an adaptive KL
+coefficient, reward at equal length. TRL gets
 the same weights in bf16 with SFT merged in, LoRA of the same rank on its policy and (by PEFT's injection) on its value
 model, which starts, as its examples do, as a copy of the reward model.
 
@@ -54,9 +55,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found here")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw it here (.svg or .png)")
     arguments = parser.parse_args()
+    for file in (arguments.json, arguments.figure):
+        if file and not file.parent.is_dir():
+            parser.error(f"{file}: there is no folder {file.parent}")
+    if arguments.seeds < 2 or arguments.jobs < 1:
+        parser.error("--seeds wants 2 or more, --jobs 1 or more")
     missing = [n for n in ("sft", "reward", "gold") if not (arguments.run_dir / "adapters" / n).is_dir()]
     if missing:
-        sys.exit(f"{arguments.run_dir}: has no adapter {', '.join(missing)}; `make quickstart` makes them")
+        parser.error(f"{arguments.run_dir}: no run with adapters {', '.join(missing)}; `make quickstart` makes it")
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     trl_venv.python()

@@ -7,6 +7,8 @@ The same work on both sides, in turns, each in a process of its own: a Llama of 
 4096, fp32; 32 prompts of 32 tokens, 48 new tokens each, 4 epochs of one optimizer step. Variable lengths: prompts of 8
 to 32 tokens, and an EOS whose chance is 1 in 28 a token (48 at most). Ours sums the step's gradient over micro-batches
 of 16, our default; TRL runs in micro-batches of 32, and of 8 as well, for whoever wants to compare with those.
+TRL's policy has LoRA and its value model learns in full, as its trainer does it; ours takes old logprobs as sampled
+(`old_logprobs: rollout`, TRL runs a pass for them) and its critic is not warmed up, as TRL's is not.
 Ratios are TRL's CPU seconds an update (in micro-batches of 32) over ours, from the medians of the rounds; memory is the
 peak above what the imports took, ours over TRL's. Once, and ours alone: a token's time in a batch of 128 over that in
 one of 8, and the peak of 16 updates of variable lengths over that of their first 4.
@@ -62,6 +64,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often what is compared runs (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the ratios and medians here")
     arguments = parser.parse_args()
+    if arguments.json and not arguments.json.parent.is_dir():
+        parser.error(f"{arguments.json}: there is no folder {arguments.json.parent}")
     trl_venv.python()
     seen: dict[str, list[dict[str, float]]] = {case: [] for case in CASES}
     for number in range(1, arguments.rounds + 1):

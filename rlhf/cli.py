@@ -221,10 +221,12 @@ def store_import(
 ) -> None:
     """Add a file's rankings to a store, which is made where there is none. Rows it holds already add nothing."""
     url = _store_url(store, config)
+    from rlhf.data.records import check_text
     from rlhf.data.sources import load_rankings
     from rlhf.preferences import LabelStore
 
-    rankings = load_rankings(file)  # before the store is made: a bad row leaves nothing behind
+    check_text(batch, "batch")  # before the store is made: a bad name or row leaves nothing behind
+    rankings = load_rankings(file)
     with LabelStore.open(url, create=True) as labels:
         report = labels.import_rankings(rankings, batch=batch)
         typer.echo(
@@ -300,7 +302,10 @@ def store_backup(
 
 @store_app.command("check")
 def store_check(store: StoreOption = None, config: MaybeConfigPath = None) -> None:
-    """Look for damage, missing triggers, and counts and judgments that do not fit; exit code 1 if there is any."""
+    """Look for damage, missing triggers, and counts and judgments that do not fit.
+
+    Exit code 1 if there is any, 2 if the store cannot be read at all.
+    """
     url = _store_url(store, config)
     from rlhf.preferences import LabelStore
 

@@ -16,6 +16,9 @@ from rlhf.data.records import Ranking, ranking_row
 from rlhf.errors import DataError
 
 
+SQLITE = b"SQLite format 3\0"  # how its files begin
+
+
 def write_rankings(path: str | Path, rankings: Iterable[Ranking]) -> int:
     """Write rankings as JSON Lines, so that `data.sources.load_rankings` gives equal ones back; returns how many."""
     return _write(Path(path), (ranking_row(r) for r in rankings))
@@ -54,6 +57,8 @@ def _write(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     count = 0
     draft = path.with_name(path.name + ".part")
     try:
+        if path.is_file() and path.open("rb").read(len(SQLITE)) == SQLITE:
+            raise DataError(f"{path}: is a SQLite database, a label store perhaps; give another name to write to")
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("w", encoding="utf-8", newline="\n") as out:
             for row in rows:

@@ -323,9 +323,9 @@ QUALITY = {
     "edges": [0.0, 1.0, 2.0], "seeds": 5, "episodes": 640, "gold_of_sft": 2.5, "bins_below_trl": 0, "bins_compared": 1,
     "cpu_ratio": 0.4, "date": "2026-01-05", "machine": "A CPU, 2 cores",
     "sides": {
-        "trl": {"cpu_s": 1000.0, "improved": 4, "bins": [{"low": 1.0, "mean": 3.0, "ci95": [2.5, 3.5], "seeds": 5}]},
+        "trl": {"cpu_s": 1000.0, "improved": 4, "gains": [0.5, -0.5], "bins": [{"low": 1.0, "mean": 3.0, "ci95": [2.5, 3.5], "seeds": 5}]},
         "rlhf": {
-            "cpu_s": 400.0, "improved": 5,
+            "cpu_s": 400.0, "improved": 5, "gains": [1.0, 2.0],
             "bins": [
                 {"low": 1.0, "mean": 3.5, "ci95": [3.0, 4.0], "seeds": 5},
                 {"low": 2.0, "mean": 4.0, "ci95": [4.0, 4.0], "seeds": 1},
@@ -342,15 +342,18 @@ def test_what_the_benchmarks_found_reaches_its_sections(checkout: Path) -> None:
     assert numbers.main(["--root", str(checkout)]) == 0
     short, text = ((checkout / page).read_text(encoding="utf-8") for page in ("README.md", "docs/ppo.md"))
     assert (
-        "takes 3.0 times less CPU time than TRL's (3.5 times on" in short and "0.25 of its memory; 2026-01-04" in short
+        "takes 3.0 times less CPU time than TRL's" in short
+        and "(3.5 times on" in short
+        and "(TRL: 32); 2026-01-04" in short
     )
     assert "rises in 5 of our seeds, lies below TRL's (95 % intervals) in 0 of the 1 bins" in short
     assert "| critic on the policy's trunk (`critic: head`) | 15.0 CPU s | 5.0 CPU s | 3.0× faster |" in text
     assert "| peak memory above the imports | 1900 MiB | 475 MiB | 0.25 of it |" in text
-    assert "Medians of 3 rounds on 2026-01-04, A CPU, 2 cores, 2 threads." in text
+    assert "Medians of 3 rounds (one for ours alone and TRL in 8) on 2026-01-04, A CPU, 2 cores, 2 threads." in text
     assert "| 1 to 2 | 3.00 [2.50, 3.50] (5 seeds) | 3.50 [3.00, 4.00] (5 seeds) |" in text
     assert "| 2 and more |  | 4.00 (1 seed) |" in text and "| 0 to 1 |" not in text
-    assert "gold rose in 5 of our seeds and in 4 of TRL's" in text
+    assert "gold rose in 5 of our seeds, by 1.50 in the last two rounds, and in 4 of TRL's, by 0.00." in text
+    assert "(TRL's means lie -0.50 to -0.50 from ours there)" in short
     assert "old quickstart" in short and "old ppo" not in short + text
 
 

@@ -118,8 +118,8 @@ def test_a_frozen_layer_says_what_it_said(bias: bool, rows: tuple[int, ...]) -> 
         if frozen:
             freeze(layer)
         x = start.clone().requires_grad_()
+        assert ("forward" in vars(layer)) is frozen
         y = layer(x)
-        assert (y.grad_fn.name() == "ViewBackward0") is frozen
         y.clamp_(-1.0, 1.0)  # as OLMo does with its queries: nothing may be a view that forbids it
         y.sum().backward()
         results.append((y.detach(), x.grad))

@@ -117,3 +117,15 @@ def test_any_ranking_survives_the_store(
 
     assert rows(back) == rows(given_rankings)
     assert [parse_ranking(ranking_row(r), "row") for r in back] == back
+
+
+def test_a_label_store_is_never_written_over(tmp_path: Path) -> None:
+    """An export to the store's own file would leave its latest rankings, and nothing else."""
+    path = tmp_path / "labels.db"
+    with LabelStore.open(path, create=True) as store:
+        store.import_rankings([RANKING], batch="one")
+        for write in (write_rankings, write_pairs):
+            with pytest.raises(DataError, match="is a SQLite database"):
+                write(path, store.rankings())
+    with LabelStore.open(path) as store:
+        assert store.rankings() == [RANKING]
