@@ -15,7 +15,6 @@ from typing import Any
 from rlhf.data.records import Ranking, ranking_row
 from rlhf.errors import DataError
 
-
 SQLITE = b"SQLite format 3\0"  # how its files begin
 
 
