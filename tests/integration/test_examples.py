@@ -323,7 +323,10 @@ QUALITY = {
     "edges": [0.0, 1.0, 2.0], "seeds": 5, "episodes": 640, "gold_of_sft": 2.5, "bins_below_trl": 0, "bins_compared": 1,
     "cpu_ratio": 0.4, "date": "2026-01-05", "machine": "A CPU, 2 cores",
     "sides": {
-        "trl": {"cpu_s": 1000.0, "improved": 4, "gains": [0.5, -0.5], "bins": [{"low": 1.0, "mean": 3.0, "ci95": [2.5, 3.5], "seeds": 5}]},
+        "trl": {
+            "cpu_s": 1000.0, "improved": 4, "gains": [0.5, -0.5],
+            "bins": [{"low": 1.0, "mean": 3.0, "ci95": [2.5, 3.5], "seeds": 5}],
+        },
         "rlhf": {
             "cpu_s": 400.0, "improved": 5, "gains": [1.0, 2.0],
             "bins": [
