@@ -26,6 +26,7 @@ from rlhf.errors import StoreError
 from rlhf.preferences import Assignment, LabelStore, NewTask, Outcome
 from rlhf.preferences.schema import assignments
 
+LEASE = 1_000.0  # far longer than any run of the machine
 PEOPLE = ("ann", "bob", "cid")
 
 
@@ -34,8 +35,7 @@ class Place:
     """What the model knows of a task and a person."""
 
     state: str = "open"  # open, done, surplus, skipped
-    live: bool = True  # the lease
-    stamp: int = 0  # when the lease was last set
+    until: float = 0.0  # when the lease ends, by the model's clock
     reopened: bool = False
 
 
@@ -70,14 +70,14 @@ class StoreMachine(RuleBasedStateMachine):
     def taken(self, task: int, but: str | None = None) -> int:
         """Places of a task that are judged or under a live lease, one person's left out."""
         of = [p for (t, name), p in self.places.items() if t == task and name != but]
-        return sum(p.state == "done" or (p.state == "open" and p.live) for p in of)
+        return sum(p.state == "done" or (p.state == "open" and p.until > self.clock) for p in of)
 
     def free(self, task: int, name: str) -> int:
         return self.overlap[task] - self.taken(task, but=name)
 
     def expected_claim(self, name: str) -> int | None:
         mine = [(t, p) for (t, n), p in self.places.items() if n == name and (p.state == "open" or p.reopened)]
-        for task, place in sorted(mine, key=lambda tp: (not tp[1].reopened, -tp[1].stamp)):
+        for task, place in sorted(mine, key=lambda tp: (not tp[1].reopened, -tp[1].until)):
             if place.reopened or self.free(task, name) > 0:
                 return task
         for task in self.overlap:
@@ -89,12 +89,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(PEOPLE))
     def claim(self, name: str) -> None:
-        expected, stamp = self.expected_claim(name), self.tick()
+        expected, now = self.expected_claim(name), self.tick()
         found = self.store.claim(self.people[name])
         assert (None if found is None else found.task_id) == expected
         if found is not None:
             place = self.places.setdefault((found.task_id, name), Place())
-            place.live, place.stamp = True, stamp
+            place.until = now + LEASE
             assert found.reopened == place.reopened
             self.given[found.task_id, name] = found
 
@@ -102,8 +102,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), skip=st.booleans())
     def submit(self, data: st.DataObject, skip: bool) -> None:
         task, name = data.draw(st.sampled_from(sorted(self.given)))
-        place, stamp = self.places[task, name], self.tick()
-        submit_id = f"{stamp}"
+        place, now = self.places[task, name], self.tick()
+        submit_id = f"{now}"
         if place.state != "open" and not place.reopened:
             with pytest.raises(StoreError, match="judged or skipped already"):
                 self.send(task, name, submit_id, skip)
@@ -111,7 +111,7 @@ class StoreMachine(RuleBasedStateMachine):
         surplus = not skip and place.state != "done" and self.free(task, name) < 1
         assert self.send(task, name, submit_id, skip) is (Outcome.SURPLUS if surplus else Outcome.COUNTED)
         state = "skipped" if skip else "surplus" if surplus else "done"
-        self.places[task, name] = Place(state, live=False, stamp=stamp)
+        self.places[task, name] = Place(state, until=now)
         self.said.append((task, name, submit_id))
 
     def send(self, task: int, name: str, submit_id: str, skip: bool) -> Outcome:
@@ -131,18 +131,18 @@ class StoreMachine(RuleBasedStateMachine):
     def release(self, data: st.DataObject) -> None:
         task, name = data.draw(st.sampled_from(sorted(self.given)))
         place = self.places[task, name]
-        place.live, place.stamp, place.reopened = False, self.tick(), False
+        place.until, place.reopened = self.tick(), False
         self.store.release(self.given[task, name])
 
     @precondition(lambda self: self.given)
     @rule(data=st.data())
     def renew(self, data: st.DataObject) -> None:
         task, name = data.draw(st.sampled_from(sorted(self.given)))
-        place, stamp = self.places[task, name], self.tick()
+        place, now = self.places[task, name], self.tick()
         expected = place.reopened or (place.state == "open" and self.free(task, name) > 0)
         assert self.store.renew(self.given[task, name]) is expected
         if expected:
-            place.live, place.stamp = True, stamp
+            place.until = now + LEASE
 
     @rule(name=st.sampled_from(PEOPLE))
     def reopen_last(self, name: str) -> None:
@@ -161,7 +161,7 @@ class StoreMachine(RuleBasedStateMachine):
         with self.store._writing() as connection:
             connection.execute(sa.update(assignments).values(leased_until=assignments.c.leased_until - 1e6))
         for place in self.places.values():
-            place.live = False
+            place.until -= 1e6
 
     # --- what always holds
 
