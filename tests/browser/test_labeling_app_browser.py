@@ -122,6 +122,8 @@ def card(page: Page, text: str) -> Locator:
 
 def place(page: Page, text: str, number: int) -> None:
     choice = card(page, text).get_by_role("radio", name=str(number), exact=True)
+    # While the page is being drawn anew, a busy machine's browser may drop a click on what is about to be replaced.
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
     choice.click()
     expect(choice).to_have_attribute("aria-checked", "true")
 
