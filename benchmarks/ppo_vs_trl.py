@@ -1,6 +1,6 @@
 """Seconds and memory of one PPO update: TRL 1.12.0 (the last with a PPO trainer; LoRA policy) beside ours.
 
-    python benchmarks/ppo_vs_trl.py                  # a table; three rounds, about 15 minutes on two cores
+    python benchmarks/ppo_vs_trl.py                  # a table; three rounds, about 20 minutes on two cores
     python benchmarks/ppo_vs_trl.py --json out.json  # and the ratios as JSON
 
 The same work on both sides, in turns, each in a process of its own: a Llama of hidden size 256, 6 layers, vocabulary
@@ -11,7 +11,7 @@ TRL's policy has LoRA and its value model learns in full, as its trainer does it
 (`old_logprobs: rollout`, TRL runs a pass for them) and its critic is not warmed up, as TRL's is not.
 Ratios are TRL's CPU seconds an update (in micro-batches of 32) over ours, from the medians of the rounds; memory is the
 peak above what the imports took, ours over TRL's. Once, and ours alone: a token's time in a batch of 128 over that in
-one of 8, and the peak of 16 updates of variable lengths over that of their first 4.
+one of 8, and the peak after 4 and 32 updates, and with variable lengths after 4, 32 and 64.
 """
 
 from __future__ import annotations
@@ -47,9 +47,17 @@ CASES: dict[str, dict[str, Any]] = {
     "exact, variable lengths": {"variable": True},
     "batch of 8": {"batch": 8},
     "batch of 128": {"batch": 128},
-    "16 updates": {"variable": True, "updates": 16},
+    "32 updates": {"updates": 32},
+    "64 updates, variable lengths": {"variable": True, "updates": 64},
 }
-ONCE = ("trl, micro-batches of 8", "batch of 8", "batch of 128", "16 updates")  # in the first round alone
+ONCE = (  # in the first round alone
+    "trl, micro-batches of 8",
+    "batch of 8",
+    "batch of 128",
+    "32 updates",
+    "64 updates, variable lengths",
+)
+PEAKS_AT = (4, 32, 64)  # updates after which the peak is written down
 RATIOS = {  # by CPU seconds
     "speed_ratio_exact": ("trl", "exact"),
     "speed_ratio_adapter": ("trl", "adapter"),
@@ -84,12 +92,15 @@ def main() -> None:
     found |= {f"{n}_wall": medians[theirs]["wall"] / medians[ours]["wall"] for n, (theirs, ours) in RATIOS.items()}
     found["memory_ratio"] = medians["exact"]["mib"] / medians["trl"]["mib"]
     found["token_time_ratio_128_8"] = medians["batch of 128"]["cpu"] / 128 / (medians["batch of 8"]["cpu"] / 8)
-    found["memory_growth_ratio"] = medians["16 updates"]["mib"] / medians["16 updates"]["early_mib"]
+    for name, case in (("fixed", "32 updates"), ("variable", "64 updates, variable lengths")):
+        found[f"peak_mib_{name}_lengths"] = {
+            n: medians[case][f"mib_{n}"] for n in PEAKS_AT if n <= CASES[case]["updates"]
+        }
     print(f"\nmedians of {arguments.rounds} rounds, an update; {date.today()}, {machine()}, {THREADS} threads")
     for case, median in medians.items():
         print(f"  {case:24}  {median['cpu']:7.2f} CPU s  {median['wall']:7.2f} s  {median['mib']:6.0f} MiB")
     for name, value in found.items():
-        print(f"  {name:34} {value:6.2f}")
+        print(f"  {name:34} {value if isinstance(value, dict) else f'{value:6.2f}'}")
     if arguments.json:
         found |= {
             "date": str(date.today()),
@@ -196,7 +207,9 @@ class Meter:
     def write(self, out: Path) -> None:
         spans = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(self.marks[WARM:], self.marks[WARM + 1 :], strict=False)]
         cpu, wall = (statistics.median(span[i] for span in spans) for i in (0, 1))
-        out.write_text(json.dumps({"cpu": cpu, "wall": wall, "mib": self.peaks[-1], "early_mib": self.peaks[UPDATES]}))
+        found = {"cpu": cpu, "wall": wall, "mib": self.peaks[-1]}
+        found |= {f"mib_{n}": self.peaks[n] for n in PEAKS_AT if n < len(self.peaks)}
+        out.write_text(json.dumps(found))
 
 
 def inside_trl(out: Path, variable: bool = False, micro: int = PROMPTS) -> None:
@@ -227,17 +240,11 @@ def inside_trl(out: Path, variable: bool = False, micro: int = PROMPTS) -> None:
                 num_mini_batches=1,
                 num_ppo_epochs=EPOCHS,
                 total_episodes=PROMPTS * UPDATES,
-                num_sample_generations=0,
                 response_length=NEW,
                 temperature=1.0,
                 stop_token="eos" if variable else None,
                 learning_rate=1e-5,
-                report_to=[],
-                save_strategy="no",
-                use_cpu=True,
-                bf16=False,
-                gradient_checkpointing=False,
-                disable_tqdm=True,
+                **trl_venv.QUIET,
             ),
             processing_class=trl_venv.word_tokenizer(VOCABULARY),
             model=policy,

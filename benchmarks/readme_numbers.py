@@ -89,7 +89,8 @@ def speed_section(found: Mapping[str, Any]) -> str:
         "A Llama of 8 million weights in fp32, 32 prompts of 32 tokens, 48 new tokens, 4 epochs of one step. TRL runs",
         f"in micro-batches of 32 (of 8: {small['cpu']:.1f} CPU s, {small['mib']:.0f} MiB), ours of {found['micro']}.",
         f"Ours alone: a token in a batch of 128 takes {found['token_time_ratio_128_8']:.2f} of its time in one of 8,",
-        f"and the peak of 16 updates is {found['memory_growth_ratio']:.2f} of that of the first 4.",
+        f"and its peak after {_peaks(found['peak_mib_fixed_lengths'])}; with lengths that vary, after",
+        f"{_peaks(found['peak_mib_variable_lengths'])}: oneDNN keeps its code for each number of rows that it meets.",
         f"Medians of {found['rounds']} rounds (one for ours alone and TRL in 8) on {found['date']}, "
         f"{found['machine']}, {found['threads']} threads.",
     ]
@@ -129,6 +130,10 @@ def quality_section(found: Mapping[str, Any]) -> str:
         f"TRL's {theirs['cpu_s']:.0f}: {found['cpu_ratio']:.2f}. Measured on {found['date']}, {found['machine']}."
     )
     return "\n".join([*rows, "", facts])
+
+
+def _peaks(found: Mapping[str, float]) -> str:
+    return " and ".join(f"{updates} updates is {mib:.0f} MiB" for updates, mib in found.items())
 
 
 def _mean(numbers: Sequence[float]) -> float:

@@ -12,6 +12,17 @@ from typing import Any
 PACKAGES = ["trl==1.12.0", "transformers==5.23.*", "peft==0.21.2", "torch>=2.10,<2.14", "accelerate"]
 
 
+QUIET: dict[str, Any] = {  # PPOConfig's keys for a run on a CPU that writes and samples nothing of its own
+    "report_to": [],
+    "save_strategy": "no",
+    "num_sample_generations": 0,
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "disable_tqdm": True,
+}
+
+
 def python() -> Path:
     """The environment's interpreter; made on the first call (a few minutes), kept in the toolkit's cache."""
     cache = Path(os.environ.get("RLHF_CACHE") or Path.home() / ".cache" / "rlhf")

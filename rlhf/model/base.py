@@ -39,7 +39,7 @@ from rlhf.model.loading import (
     source_folder,
 )
 from rlhf.model.trunk import fuse_norms, is_plain, layers_of
-from rlhf.ops.linear import linear, round_rows
+from rlhf.ops.linear import linear
 from rlhf.ops.logprobs import linear_logprobs
 
 
@@ -298,7 +298,7 @@ class SharedBase:
     def logits(self, hidden: Tensor) -> Tensor:
         """The output layer's fp32 logits `(N, V)` of hidden states `(N, H)`, without gradients."""
         head: Any = self.lm_head
-        return linear(round_rows(hidden), head.weight, head.bias)[: len(hidden)].float()
+        return linear(hidden, head.weight, head.bias).float()
 
     def token_logprobs(
         self,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from rlhf.config import LoraSection
 from rlhf.errors import ConfigError
-from rlhf.ops.linear import add_linear_, linear, round_rows
+from rlhf.ops.linear import add_product_, linear, product, round_rows
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -33,9 +33,9 @@ class _LoraLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, scale: float, layer: Any) -> Tensor:
         rows, count = round_rows(x), len(x)
-        projected = linear(rows, a.to(x.dtype))
-        y = linear(rows, dense_weight(layer, x.dtype), _bias(layer, x.dtype))
-        add_linear_(y, projected, b.to(x.dtype), scale)
+        projected = product(rows, a.to(x.dtype))
+        y = product(rows, dense_weight(layer, x.dtype), _bias(layer, x.dtype))
+        add_product_(y, projected, b.to(x.dtype), scale)
         ctx.save_for_backward(x, projected, a, b)
         ctx.scale, ctx.layer = scale, layer
         return y[:count].detach()  # no view, for a model may change it in place
@@ -45,15 +45,15 @@ class _LoraLinear(torch.autograd.Function):
         (dy,) = grads
         x, projected, a, b = ctx.saved_tensors
         dy, count = round_rows(dy), len(x)
-        through = linear(dy, b.to(x.dtype).t()).mul_(ctx.scale)
+        through = product(dy, b.to(x.dtype).t()).mul_(ctx.scale)
         dx = da = db = None
         if ctx.needs_input_grad[0]:
-            dx = linear(dy, dense_weight(ctx.layer, x.dtype).t())
-            dx = add_linear_(dx, through, a.to(x.dtype).t())[:count]
+            dx = product(dy, dense_weight(ctx.layer, x.dtype).t())
+            dx = add_product_(dx, through, a.to(x.dtype).t())[:count]
         if ctx.needs_input_grad[1]:
-            da = linear(through.t(), round_rows(x).t()).to(a.dtype)
+            da = product(through.t(), round_rows(x).t()).to(a.dtype)
         if ctx.needs_input_grad[2]:
-            db = linear(projected.t(), dy.t()).t().mul_(ctx.scale).to(b.dtype)
+            db = product(projected.t(), dy.t()).t().mul_(ctx.scale).to(b.dtype)
         return dx, da, db, None, None
 
 
@@ -63,13 +63,12 @@ class _FrozenLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Any) -> Tensor:
         ctx.layer = layer
-        y = linear(round_rows(x), dense_weight(layer, x.dtype), _bias(layer, x.dtype))
-        return y[: len(x)].detach()
+        return linear(x, dense_weight(layer, x.dtype), _bias(layer, x.dtype)).detach()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (dy,) = grads
-        return linear(round_rows(dy), dense_weight(ctx.layer, dy.dtype).t())[: len(dy)], None
+        return linear(dy, dense_weight(ctx.layer, dy.dtype).t()), None
 
 
 def _bias(layer: Any, dtype: torch.dtype) -> Tensor | None:

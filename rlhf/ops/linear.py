@@ -2,7 +2,7 @@
 
 oneDNN, which multiplies 16-bit matrices for torch on every CPU, has code that uses an AMD processor's AVX-512 for fp32
 too, where MKL, torch's own choice, does not: half the time. It generates that code for every new number of rows, which
-takes as long as a product and stays in memory, so rows are brought to one of a few numbers first (`round_rows`).
+takes as long as a product and keeps about half a MiB, so rows are brought to one of a few numbers first (`round_rows`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         `(N, out)`.
     """
+    return product(round_rows(x), weight, bias)[: len(x)]
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear` of rows that are rounded already, or whose number never varies."""
     if not _beats_mkl(x, weight):
         return torch.nn.functional.linear(x, weight, bias)
     # The operator that torch.compile's code calls; nothing public leads to it.
@@ -32,10 +37,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return y
 
 
-def add_linear_(y: Tensor, x: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
-    """y + scale x W^T, in place; shapes as in `linear`."""
+def add_product_(y: Tensor, x: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
+    """y + scale x W^T, in place; rows as in `product`."""
     if _beats_mkl(x, weight):
-        return y.add_(linear(x, weight), alpha=scale)
+        return y.add_(product(x, weight), alpha=scale)
     return y.addmm_(x, weight.t(), alpha=scale)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.ops.linear import linear, round_rows
+from rlhf.ops.linear import linear
 
 CHUNK_NUMBERS = {"cpu": 1 << 22, "gpu": 1 << 26}  # logits at once: what stays in a CPU's cache, what fills a GPU
 
@@ -77,8 +77,7 @@ class _LinearLogprobs(torch.autograd.Function):
         spread = torch.empty_like(hidden) if train and with_entropy else None
         for start in range(0, count, rows := _chunk_rows(weight)):
             part = slice(start, start + rows)
-            here = hidden[part]
-            logits = linear(round_rows(here), weight, bias)[: len(here)]
+            logits = linear(hidden[part], weight, bias)
             if temperature != 1.0:
                 logits = logits.float().div_(temperature)
             if allowed is not None:
@@ -92,10 +91,10 @@ class _LinearLogprobs(torch.autograd.Function):
                 entropies[part] = -torch.linalg.vecdot(probs, logp)
             if spread is not None:
                 slope = logp.add_(entropies[part, None]).mul_(probs)
-                spread[part] = _toward(slope, weight).div_(-temperature)
+                spread[part] = linear(slope.to(weight.dtype), weight.t()).div_(-temperature)
             if toward is not None:
                 probs.scatter_add_(1, chosen, probs.new_full(chosen.shape, -1.0))
-                toward[part] = _toward(probs, weight).div_(-temperature)
+                toward[part] = linear(probs.to(weight.dtype), weight.t()).div_(-temperature)
         ctx.save_for_backward(toward, spread)
         return logprobs, entropies
 
@@ -107,11 +106,6 @@ class _LinearLogprobs(torch.autograd.Function):
         if spread is not None:
             grad += spread * of_entropies.unsqueeze(1).to(toward.dtype)
         return grad, None, None, None, None, None, None
-
-
-def _toward(slope: Tensor, weight: Tensor) -> Tensor:
-    """`(rows, V)` slopes times W `(V, H)`."""
-    return linear(round_rows(slope.to(weight.dtype)), weight.t())[: len(slope)]
 
 
 def only(logits: Tensor, allowed: Sequence[Tensor]) -> Tensor:

@@ -120,7 +120,10 @@ def _scores(name: str, function: Function, prompts: list[str], completions: list
             f"judge {name!r} raised {_said(error)} (first completion: {completions[0][:80]!r})"
         ) from error
     if len(scores) != len(completions):
-        raise TrainingError(f"judge {name!r} returned {len(scores)} scores for {len(completions)} completions")
+        raise TrainingError(
+            f"judge {name!r} returned {len(scores)} scores for {len(completions)} completions "
+            f"(the first: {completions[0][:80]!r})"
+        )
     for score, text in zip(scores, completions, strict=True):
         if not math.isfinite(score):
             raise TrainingError(f"judge {name!r} returned {score} for the completion {text[:80]!r}; expected a number")

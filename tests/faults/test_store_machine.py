@@ -43,9 +43,11 @@ class StoreMachine(RuleBasedStateMachine):
     """Claims, submits (late, again), skips, corrections, releases, and time that passes."""
 
     new_store: Callable[[], str]
+    runs = 0
 
     @initialize(overlaps=st.lists(st.integers(1, 3), min_size=1, max_size=4))
     def begin(self, overlaps: list[int]) -> None:
+        type(self).runs += 1
         self.store = LabelStore.open(type(self).new_store())
         for number, overlap in enumerate(overlaps):
             self.store.add_tasks([NewTask(f"p{number}", ("a", "b"))], batch="one", overlap=overlap)
@@ -188,7 +190,7 @@ def test_the_store_does_what_the_model_says_on_sqlite(tmp_path: Path, examples: 
         def new_store() -> str:  # type: ignore[override]
             return str(shutil.copy(empty, Path(tempfile.mkdtemp(dir=tmp_path)) / "labels.db"))
 
-    _run(Machine, examples)
+    assert _run(Machine, examples) >= examples
 
 
 @pytest.mark.postgres
@@ -197,10 +199,12 @@ def test_and_on_postgresql(new_postgres_store: Callable[[], str], examples: int)
     class Machine(StoreMachine):
         new_store = staticmethod(new_postgres_store)
 
-    _run(Machine, examples)
+    assert _run(Machine, examples) >= examples
 
 
-def _run(machine: type[StoreMachine], examples: int) -> None:
+def _run(machine: type[StoreMachine], examples: int) -> int:
+    """Have hypothesis drive the machine, whose rules and invariant assert; how many runs there were."""
     checks = (HealthCheck.too_slow, HealthCheck.filter_too_much)
     how = settings(max_examples=examples, stateful_step_count=30, deadline=None, suppress_health_check=checks)
     run_state_machine_as_test(machine, settings=how)  # type: ignore[no-untyped-call]
+    return machine.runs

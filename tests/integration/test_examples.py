@@ -316,7 +316,8 @@ SPEED = {
         "trl, variable lengths": {"cpu": 14.0}, "exact": {"cpu": 5.0, "mib": 475.0}, "adapter": {"cpu": 8.0},
         "cached": {"cpu": 3.0}, "exact, variable lengths": {"cpu": 4.0},
     },
-    "memory_ratio": 0.25, "token_time_ratio_128_8": 0.75, "memory_growth_ratio": 1.0, "rounds": 3, "threads": 2,
+    "peak_mib_fixed_lengths": {"4": 480.0, "32": 481.0}, "peak_mib_variable_lengths": {"4": 500.0, "64": 600.0},
+    "memory_ratio": 0.25, "token_time_ratio_128_8": 0.75, "rounds": 3, "threads": 2,
     "micro": 16, "date": "2026-01-04", "machine": "A CPU, 2 cores",
 }  # fmt: skip
 QUALITY = {
@@ -353,6 +354,7 @@ def test_what_the_benchmarks_found_reaches_its_sections(checkout: Path) -> None:
     assert "| critic on the policy's trunk (`critic: head`) | 15.0 CPU s | 5.0 CPU s | 3.0× faster |" in text
     assert "| peak memory above the imports | 1900 MiB | 475 MiB | 0.25 of it |" in text
     assert "Medians of 3 rounds (one for ours alone and TRL in 8) on 2026-01-04, A CPU, 2 cores, 2 threads." in text
+    assert "its peak after 4 updates is 480 MiB and 32 updates is 481 MiB" in text
     assert "| 1 to 2 | 3.00 [2.50, 3.50] (5 seeds) | 3.50 [3.00, 4.00] (5 seeds) |" in text
     assert "| 2 and more |  | 4.00 (1 seed) |" in text and "| 0 to 1 |" not in text
     assert "gold rose in 5 of our seeds, by 1.50 in the last two rounds, and in 4 of TRL's, by 0.00." in text

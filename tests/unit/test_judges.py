@@ -51,8 +51,8 @@ def test_a_module_that_fails_while_it_is_imported(write_judge: Any, code: str, s
     [
         ("import nothing_of_this_name", "raised ModuleNotFoundError: No module named 'nothing_of_this_name' "
          "(first completion: 'y')"),
-        ("return []", "returned 0 scores for 1 completions"),
-        ("return [1.0, 2.0]", "returned 2 scores for 1 completions"),
+        ("return []", "returned 0 scores for 1 completions (the first: 'y')"),
+        ("return [1.0, 2.0]", "returned 2 scores for 1 completions (the first: 'y')"),
         ("return ['good']", "raised ValueError: could not convert string to float: 'good' (first completion: 'y')"),
         ("return [float('nan')]", "returned nan for the completion 'y'; expected a number"),
     ],

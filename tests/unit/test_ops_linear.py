@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rlhf.ops import linear as module
-from rlhf.ops.linear import add_linear_, linear, round_rows
+from rlhf.ops.linear import add_product_, linear, round_rows
 
 SHAPES = [(1, 4, 3), (33, 256, 128), (640, 256, 48), (700, 64, 512)]  # rows, in, out: below and above `SMALL`
 
@@ -41,7 +41,7 @@ def test_adding_a_product_changes_what_it_is_added_to(kernel: bool, shape: tuple
     x, weight, _ = three(*shape)
     y = torch.ones(shape[0], shape[2])
     expected = 1 + 0.5 * (x.double() @ weight.double().t())
-    assert add_linear_(y, x, weight, 0.5) is y
+    assert add_product_(y, x, weight, 0.5) is y
     assert torch.allclose(y.double(), expected, atol=1e-4)
 
 

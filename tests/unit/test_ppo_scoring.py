@@ -72,7 +72,7 @@ def test_a_functions_own_clear_error_passes_through(base: SharedBase, judge_of: 
 
 
 def test_a_wrong_number_of_scores_is_named(base: SharedBase, judge_of: Any) -> None:
-    with pytest.raises(TrainingError, match="judge 'ourjudges:score' returned 1 scores for 2 completions"):
+    with pytest.raises(TrainingError, match=r"returned 1 scores for 2 completions \(the first: 'x'\)"):
         judge_of(lambda p, c: [1.0])(["p", "q"], [[1], [1]], responses(base, "x", "y"))
 
 
