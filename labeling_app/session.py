@@ -77,8 +77,8 @@ class Draft:
     @classmethod
     def of(cls, assignment: Assignment, now: float) -> Draft:
         """A fresh draft; for a reopened judgment it starts with what was said before."""
-        before = {c: rank for c, rank in assignment.ranks.items() if rank is not None}
-        return cls(tuple(c.id for c in assignment.completions), ActiveClock(now), before, assignment.comment)
+        before = {c: rank for c, rank in assignment.before.ranks.items() if rank is not None}
+        return cls(tuple(c.id for c in assignment.completions), ActiveClock(now), before, assignment.before.comment)
 
     def choose(self, completion: int, number: int | None) -> None:
         """Give a card a number; None takes it back."""

@@ -174,7 +174,7 @@ def reopen(store: LabelStore, labeler: Labeler) -> None:
     """Take the labeler's last judgment up again; a notice if they have none."""
 
     def again() -> str:
-        return "" if store.reopen_last(labeler) else "nothing"
+        return "" if store.reopen(labeler) else "nothing"
 
     _do(again)
 

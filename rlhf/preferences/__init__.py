@@ -2,15 +2,24 @@
 
 from rlhf.preferences.agreement import Agreement, pairwise_agreement
 from rlhf.preferences.exchange import pair_rows, write_pairs, write_rankings
+from rlhf.preferences.settings import ProjectSettings
 from rlhf.preferences.store import LabelStore
 from rlhf.preferences.types import (
     Assignment,
     Counts,
+    Event,
+    GoldResult,
+    Guidelines,
     ImportReport,
     Labeler,
     NewTask,
+    Note,
     Outcome,
+    Past,
+    Person,
     Progress,
+    Project,
+    Said,
     ShownCompletion,
 )
 
@@ -18,12 +27,21 @@ __all__ = [
     "Agreement",
     "Assignment",
     "Counts",
+    "Event",
+    "GoldResult",
+    "Guidelines",
     "ImportReport",
     "LabelStore",
     "Labeler",
     "NewTask",
+    "Note",
     "Outcome",
+    "Past",
+    "Person",
     "Progress",
+    "Project",
+    "ProjectSettings",
+    "Said",
     "ShownCompletion",
     "pair_rows",
     "pairwise_agreement",

@@ -22,13 +22,16 @@ from rlhf.data.records import (
     check_text,
     parse_prompt_like,
     parse_ranking,
+    prompt_text,
     ranking_row,
 )
 from rlhf.errors import DataError
 from rlhf.preferences.schema import completions, judgments, labelers, now, prompts, task_completions, tasks
+from rlhf.preferences.settings import MOST_COMPLETIONS
 from rlhf.preferences.types import ImportReport, NewTask
 
 ANONYMOUS = "anonymous"
+TEXT_LENGTH = 200_000  # characters of one prompt or completion on a labeler's screen
 CHUNK = 5_000  # keys looked up in one statement; SQLite takes 32,766 values at most
 
 
@@ -71,18 +74,25 @@ def checked_rankings(rankings: Iterable[Ranking]) -> list[Ranking]:
     return out
 
 
-def checked_tasks(new: Iterable[NewTask], overlap: int) -> list[_Task]:
-    """The tasks with their keys, each once; DataError for texts that cannot be shown, ranked or told apart."""
+def checked_tasks(new: Iterable[NewTask], overlap: int, k: int | None = None) -> list[_Task]:
+    """The tasks with their keys, each once; DataError for texts that cannot be shown, ranked or told apart.
+
+    `k`: how many completions each must have; None: 2 to MOST_COMPLETIONS, a key of the keyboard for each.
+    """
     if overlap < 1:
         raise DataError(f"overlap: expected at least 1 labeler a task, found {overlap}")
     out: dict[str, _Task] = {}
     for i, task in enumerate(new):
         where = f"task {i}"
         parse_prompt_like(task.prompt, f"{where}, field 'prompt'")
-        if len(task.completions) < 2:
-            raise DataError(f"{where}, field 'completions': expected at least 2 texts, found {len(task.completions)}")
+        wanted = range(k, k + 1) if k else range(2, MOST_COMPLETIONS + 1)
+        if len(task.completions) not in wanted:
+            asked = f"{k} (the project's k)" if k else f"2 to {MOST_COMPLETIONS}"
+            raise DataError(f"{where}, field 'completions': expected {asked} texts, found {len(task.completions)}")
+        check_length(prompt_text(task.prompt), f"{where}, field 'prompt'")
         for j, text in enumerate(task.completions):
             check_text(text, f"{where}, field 'completions'[{j}]")
+            check_length(text, f"{where}, field 'completions'[{j}]")
             if text in task.completions[:j]:
                 first = task.completions.index(text)
                 raise DataError(f"{where}, field 'completions'[{j}]: repeats [{first}]; nobody can rank equal texts")
@@ -96,6 +106,12 @@ def checked_tasks(new: Iterable[NewTask], overlap: int) -> list[_Task]:
         key = sha("task", _prompt_sha(task.prompt), task.completions, sources, task.group)
         out[key] = _Task(key, task.prompt, task.completions, sources, task.group, overlap, task.priority)
     return list(out.values())
+
+
+def check_length(text: str, where: str) -> None:
+    """DataError for a text that no page could show and nobody would read."""
+    if len(text) > TEXT_LENGTH:
+        raise DataError(f"{where}: {len(text)} characters are too many to rank; shorten it to {TEXT_LENGTH}")
 
 
 def import_rankings(
@@ -118,7 +134,7 @@ def import_rankings(
     task_ids = write_tasks(connection, project_id, {t.key: t for t in placed.values()}.values(), batch)
     people = write_labelers(connection, {r.labeler for r in fresh.values()})
     latest = _latest_revisions(connection, list(task_ids.values()))
-    order = _completion_ids(connection, list(task_ids.values()))
+    order = completion_ids(connection, list(task_ids.values()))
     rows: list[dict[str, Any]] = []
     revisions = 0
     for submit_id, ranking in fresh.items():
@@ -179,6 +195,7 @@ def write_tasks(connection: Connection, project_id: int, new: Iterable[_Task], b
                 "overlap": t.overlap,
                 "judged": 0,
                 "priority": t.priority,
+                "shuffle": int(t.key[:8], 16) >> 1,
             }
             for t in missing
         ],
@@ -197,9 +214,13 @@ def write_tasks(connection: Connection, project_id: int, new: Iterable[_Task], b
 
 def write_labelers(connection: Connection, names: Iterable[str]) -> dict[str, int]:
     """Ids of these names, new ones added."""
-    return _ensure(
-        connection, labelers, "name", {n: {"created_at": now(connection.dialect.name)} for n in sorted(names)}
-    )
+    new = {"created_at": now(connection.dialect.name), "role": "labeler", "active": True}
+    return _ensure(connection, labelers, "name", {n: new for n in sorted(names)})
+
+
+def without_places(task: _Task) -> _Task:
+    """The task as one that wants nobody: gold tasks stand outside the overlap."""
+    return replace(task, overlap=0)
 
 
 def _prompt_sha(prompt: PromptLike) -> str:
@@ -270,7 +291,7 @@ def _latest_revisions(connection: Connection, task_ids: Sequence[int]) -> Counte
     return latest
 
 
-def _completion_ids(connection: Connection, task_ids: Sequence[int]) -> dict[int, list[int]]:
+def completion_ids(connection: Connection, task_ids: Sequence[int]) -> dict[int, list[int]]:
     """Completion ids of each task, in the order of the task."""
     columns = task_completions.c
     query = sa.select(columns.task_id, columns.completion_id).order_by(columns.task_id, columns.position)

@@ -1,8 +1,8 @@
 """The label store's tables, and the few expressions that differ between SQLite and PostgreSQL.
 
-Two rules shape them. What a labeler said is never changed: `judgments` and `guidelines` only grow (triggers, made by
-the migrations, refuse anything else). And positions mean nothing: a judgment names completions by id, in whatever
-order its labeler saw them.
+Three rules shape them. What a labeler said is never changed: `judgments`, `guidelines` and `events` only grow
+(triggers, made by the migrations, refuse anything else). Positions mean nothing: a judgment names completions by id, in
+whatever order its labeler saw them. And a person's name and e-mail stand in `labelers` alone: they can be erased.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    exists,
     func,
     literal_column,
     text,
 )
 
-SCHEMA_VERSION = "0001"  # the newest migration in migrations/versions; a test holds the two together
+SCHEMA_VERSION = "0002"  # the newest migration in migrations/versions; a test holds the two together
 DEFAULT_PROJECT = "default"
-APPEND_ONLY = ("judgments", "guidelines")
+APPEND_ONLY = ("judgments", "guidelines", "events")
 
 metadata = MetaData(
     naming_convention={
@@ -44,9 +45,8 @@ projects = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", String(200), nullable=False, unique=True),
-    Column("guideline_version", Integer, nullable=False),  # 0: none written yet
-    Column("lease_seconds", Float, nullable=False),
-    Column("allow_partial", Boolean, nullable=False),  # may a labeler leave completions unranked?
+    Column("settings", JSON(none_as_null=True), nullable=False),  # see settings.ProjectSettings
+    Column("secret", String(64), nullable=False),  # decides which of a labeler's tasks are gold; nobody can foresee it
 )
 
 guidelines = Table(
@@ -65,6 +65,31 @@ labelers = Table(
     Column("id", Integer, primary_key=True),
     Column("name", String(200), nullable=False, unique=True),
     Column("created_at", Float, nullable=False),
+    Column("role", String(10), nullable=False),
+    Column("email", String(320), index=True, unique=True),  # lower case; who signs in through an identity provider
+    Column(
+        "token_sha", String(64), index=True, unique=True
+    ),  # of the personal invite; the token itself is kept nowhere
+    Column("active", Boolean, nullable=False),  # False: suspended, or erased
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("key_sha", String(64), primary_key=True),
+    Column("labeler_id", ForeignKey("labelers.id"), nullable=False, index=True),
+    Column("expires_at", Float, nullable=False),
+)
+
+# Who did what and when, written in the transaction that did it. Ids only: a name here could not be erased.
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),  # the database's clock
+    Column("labeler_id", ForeignKey("labelers.id")),  # NULL: a program or the command line
+    Column("action", String(40), nullable=False),
+    Column("subject", JSON(none_as_null=True), nullable=False),
 )
 
 prompts = Table(
@@ -97,6 +122,8 @@ tasks = Table(
     Column("overlap", Integer, nullable=False),  # how many people shall judge it; 0: imported, never handed out
     Column("judged", Integer, nullable=False),  # how many have, kept beside the rows so that the queue has an index
     Column("priority", Integer, nullable=False),
+    Column("shuffle", Integer, nullable=False),  # from the key: the order of projects that hand out at random
+    Column("gold", JSON(none_as_null=True)),  # {completion id: rank or null}, the answer known beforehand; overlap 0
     Column("created_at", Float, nullable=False),
     UniqueConstraint("project_id", "batch", "key"),
 )
@@ -107,6 +134,21 @@ Index(
     tasks.c.id,
     sqlite_where=text("judged < overlap"),
     postgresql_where=text("judged < overlap"),
+)
+Index(
+    "ix_tasks_shuffled",
+    tasks.c.project_id,
+    tasks.c.shuffle,
+    tasks.c.id,
+    sqlite_where=text("judged < overlap"),
+    postgresql_where=text("judged < overlap"),
+)
+Index(
+    "ix_tasks_gold",
+    tasks.c.project_id,
+    tasks.c.shuffle,
+    sqlite_where=text("gold IS NOT NULL"),
+    postgresql_where=text("gold IS NOT NULL"),
 )
 
 task_completions = Table(
@@ -134,6 +176,15 @@ assignments = Table(
 )
 Index("ix_assignments_mine", assignments.c.labeler_id, assignments.c.state)
 
+# What a labeler has begun to say; the one table whose rows come and go.
+drafts = Table(
+    "drafts",
+    metadata,
+    Column("assignment_id", ForeignKey("assignments.id"), primary_key=True),
+    Column("body", JSON(none_as_null=True), nullable=False),
+    Column("saved_at", Float, nullable=False),
+)
+
 judgments = Table(
     "judgments",
     metadata,
@@ -152,8 +203,18 @@ judgments = Table(
     Column("stated_at", Text, nullable=False),  # a ranking's created_at as its file gives it, or the time of the submit
     Column("meta", JSON(none_as_null=True), nullable=False),
     Column("created_at", Float, nullable=False),  # when this row was written, the database's clock
+    Column("strength", Integer),  # of two completions: how much better the better one is, 0 (the same) to 3 (much)
+    Column("notes", JSON(none_as_null=True)),  # {completion id: {"quality": 1-7, "flags": [...], "comment": ...}}
+    Column("better", Text),  # a better answer of the labeler's own
     UniqueConstraint("task_id", "labeler_id", "revision"),
 )
+
+
+def is_latest() -> ColumnElement[bool]:
+    """Of `judgments` rows: no later revision replaced this one."""
+    later = judgments.alias("later")
+    same = (later.c.task_id == judgments.c.task_id) & (later.c.labeler_id == judgments.c.labeler_id)
+    return ~exists().where(same, later.c.revision > judgments.c.revision)
 
 
 def now(dialect: str) -> ColumnElement[float]:

@@ -3,127 +3,52 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
-from types import TracebackType
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
-from rlhf.data.records import Ranking, check_text, fingerprint
-from rlhf.errors import StoreError
-from rlhf.preferences import care, intake, queue
-from rlhf.preferences import engine as db
+from rlhf.data.records import Demonstration, Ranking, check_text, fingerprint
+from rlhf.preferences import access, gold, intake, judging, queue
+from rlhf.preferences.people import People
 from rlhf.preferences.schema import (
-    DEFAULT_PROJECT,
-    SCHEMA_VERSION,
     completions,
     guidelines,
+    is_latest,
     judgments,
     labelers,
     now,
-    projects,
     prompts,
     task_completions,
     tasks,
 )
-from rlhf.preferences.types import Assignment, Counts, ImportReport, Labeler, NewTask, Outcome, Progress
+from rlhf.preferences.types import (
+    Assignment,
+    Counts,
+    GoldResult,
+    Guidelines,
+    ImportReport,
+    Labeler,
+    NewTask,
+    Note,
+    Outcome,
+    Past,
+    Progress,
+    Said,
+)
 
-NAME_LENGTH = 80
 
-
-class LabelStore:
+class LabelStore(People):
     """Rankings and the work of making them. Safe to share between threads; many processes may have one file open.
 
-    Every method that writes is one transaction: when it returns, its rows are on the disk.
+    Every method that writes is one transaction: when it returns, its rows are on the disk. `by` names the person on
+    whose behalf a lead's method runs, whose role is checked; None is a program that holds the database anyway.
     """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        with self._reading() as connection:
-            found = connection.scalar(sa.select(projects.c.id).where(projects.c.name == DEFAULT_PROJECT))
-        if found is None:
-            raise StoreError(f"label store {self.name}: its project {DEFAULT_PROJECT!r} is missing; restore a backup")
-        self._project_id: int = found
-
-    @classmethod
-    def open(cls, url: str | Path, create: bool = False) -> LabelStore:
-        """Open the store at a file path or SQLAlchemy URL; `create` makes it (and its folder) where there is none.
-
-        Raises StoreError if it is missing, is no label store, or has another schema version.
-        """
-        where = db.store_url(url)
-        path = _file(where)
-        if path is not None and not path.is_file():
-            if path.exists():
-                raise StoreError(f"label store {path}: this is a folder; give the path of a file in it")
-            if not create:
-                raise StoreError(
-                    f"label store {path}: no such file; check the path, or fill a new store by importing or sampling"
-                )
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreError(f"label store {path}: its folder cannot be made ({error.strerror})") from None
-        engine = db.make_engine(where)
-        try:
-            if create and db.schema_version(engine) is None:
-                db.migrate(engine)
-            db.check_version(engine)
-            db.use_wal(engine)
-            return cls(engine)
-        except BaseException:
-            engine.dispose()
-            raise
-
-    @staticmethod
-    def upgrade(url: str | Path) -> tuple[str, str]:
-        """Bring a store's schema to this version; returns the version found and the one now. Copy it first."""
-        where = db.store_url(url)
-        path = _file(where)
-        if path is not None and not path.is_file():
-            raise StoreError(f"label store {path}: no such file; nothing to upgrade")
-        engine = db.make_engine(where)
-        try:
-            found = db.schema_version(engine)
-            if found is not None and found < SCHEMA_VERSION:
-                db.migrate(engine)
-            db.check_version(engine)
-            return str(found), SCHEMA_VERSION
-        finally:
-            engine.dispose()
-
-    def backup(self, file: str | Path) -> None:
-        """Copy the store as it is now into a new file, while people go on working; see `care.backup`."""
-        care.backup(self._engine, Path(file))
-
-    def check(self) -> list[str]:
-        """What should not be: damage, missing triggers, counts and judgments that do not fit. Empty: all is well."""
-        with self._reading() as connection:
-            return list(care.problems(connection))
-
-    def close(self) -> None:
-        """Let go of the database's connections."""
-        self._engine.dispose()
-
-    def __enter__(self) -> LabelStore:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def name(self) -> str:
-        """The store for messages: its file, or its URL without the password."""
-        return db.shown(self._engine.url)
 
     # What goes in
 
-    def import_rankings(self, rankings: Iterable[Ranking], *, batch: str) -> ImportReport:
+    def import_rankings(self, rankings: Iterable[Ranking], *, batch: str, by: Labeler | None = None) -> ImportReport:
         """Add finished rankings, from a file or another tool. Rows that the batch holds already add nothing.
 
         No labeler becomes `anonymous`. A named labeler's second ranking of the same completions, in the same order,
@@ -132,50 +57,85 @@ class LabelStore:
         checked = intake.checked_rankings(rankings)
         check_text(batch, "batch")
         with self._filling() as connection:
+            access.allow(connection, by, "admin")
             present = self._rankings(connection, batch)
-            return intake.import_rankings(connection, self._project_id, checked, batch, present)
+            report = intake.import_rankings(connection, self._project_id, checked, batch, present)
+            access.record(connection, by, "import rankings", project=self._project_id, added=report.added)
+            return report
 
-    def add_tasks(self, new: Iterable[NewTask], *, batch: str, overlap: int = 1) -> int:
-        """Queue tasks, each for `overlap` people; returns how many were new to the batch.
+    def add_tasks(
+        self, new: Iterable[NewTask], *, batch: str, overlap: int | None = None, by: Labeler | None = None
+    ) -> int:
+        """Queue tasks, each for `overlap` people (None: as many as the project says); returns how many were new.
 
         A task is known by prompt, completions, sources and group: sent again it keeps its first overlap and priority.
-        Raises DataError for unusable texts and for a task that holds one text twice.
+        Raises DataError for unusable texts, for a task that holds one text twice, and for one of another number of
+        completions than the project's k.
         """
-        checked = intake.checked_tasks(new, overlap)
+        settings = self.settings()
+        checked = intake.checked_tasks(new, settings.overlap if overlap is None else overlap, settings.k)
         check_text(batch, "batch")
         with self._filling() as connection:
+            access.allow(connection, by, "admin")
             before = self._count(connection, tasks, tasks.c.batch == batch)
             intake.write_tasks(connection, self._project_id, checked, batch)
-            return self._count(connection, tasks, tasks.c.batch == batch) - before
+            added = self._count(connection, tasks, tasks.c.batch == batch) - before
+            access.record(connection, by, "add tasks", project=self._project_id, added=added)
+            return added
 
-    def set_guidelines(self, text: str) -> int:
+    def add_gold(self, known: Iterable[Ranking], *, batch: str = "gold", by: Labeler | None = None) -> int:
+        """Add tasks whose answer is known, to be mixed in unseen (`gold_share`); returns how many were new.
+
+        A row's ranks are the answer; `null` ranks and ties are not asked about. Raises DataError as `add_tasks` does,
+        and for a row without two different ranks, which no answer could miss.
+        """
+        checked = gold.checked(known, self.settings().k)
+        check_text(batch, "batch")
+        with self._filling() as connection:
+            access.allow(connection, by, "admin")
+            added = gold.write(connection, self._project_id, checked, batch)
+            access.record(connection, by, "add gold", project=self._project_id, added=added)
+            return added
+
+    def set_guidelines(self, text: str, *, by: Labeler | None = None) -> int:
         """Write new instructions for labelers; returns their version, which judgments made under them record."""
         check_text(text, "guidelines")
         mine = guidelines.c.project_id == self._project_id
         with self._filling() as connection:
+            access.allow(connection, by, "admin")
             version = (connection.scalar(sa.select(sa.func.max(guidelines.c.version)).where(mine)) or 0) + 1
             row = {"project_id": self._project_id, "version": version, "body": text}
             connection.execute(sa.insert(guidelines).values(created_at=now(self._engine.dialect.name), **row))
+            access.record(connection, by, "set guidelines", project=self._project_id, version=version)
         return version
-
-    def set_lease_seconds(self, seconds: float) -> None:
-        """How long a claimed task stays reserved without a sign of life from its labeler."""
-        if not 0 < seconds < float("inf"):
-            raise StoreError(f"lease_seconds: expected a time above 0, found {seconds}")
-        with self._writing() as connection:
-            mine = sa.update(projects).where(projects.c.id == self._project_id)
-            connection.execute(mine.values(lease_seconds=seconds))
 
     # What comes out
 
-    def rankings(self, *, batch: str | None = None) -> list[Ranking]:
-        """Everybody's latest ranking of every task, oldest task first; skips and surplus judgments are left out.
+    def rankings(self, *, batch: str | None = None, by: Labeler | None = None) -> list[Ranking]:
+        """Everybody's latest ranking of every task, oldest task first; skips, surplus and gold are left out.
 
         Rankings made in the labeling app carry in `meta`: batch, sources, shown (positions, in the order on screen),
-        comment, active_seconds, guideline_version; imported ones carry what their file had.
+        comment, active_seconds, guideline_version, strength, better, and (one entry a completion) quality, flags,
+        comments; imported ones carry what their file had. For reviewers and admins.
         """
         with self._reading() as connection:
+            access.allow(connection, by, "reviewer")
             return self._rankings(connection, batch)
+
+    def demonstrations(self, *, batch: str | None = None, by: Labeler | None = None) -> list[Demonstration]:
+        """The better answers that labelers wrote, as demonstrations for SFT, oldest task first."""
+        written = self._latest().where(self._scope(batch), judgments.c.better.is_not(None))
+        rows = written.join(prompts, prompts.c.id == tasks.c.prompt_id).add_columns(prompts.c.body, tasks.c.split_group)
+        with self._reading() as connection:
+            access.allow(connection, by, "reviewer")
+            found = connection.execute(rows.order_by(judgments.c.task_id, judgments.c.labeler_id)).all()
+        return [Demonstration(judging.as_prompt(r.body), r.better, r.split_group) for r in found]
+
+    def gold_results(self, *, by: Labeler | None = None) -> list[GoldResult]:
+        """How each labeler did on the gold tasks, by name. For reviewers and admins."""
+        with self._reading() as connection:
+            access.allow(connection, by, "reviewer")
+            return gold.results(connection, self._project_id)
 
     def fingerprint(self, *, batch: str | None = None) -> str:
         """sha256 over `rankings()`: equal rankings in equal order give equal fingerprints, in any store."""
@@ -185,7 +145,7 @@ class LabelStore:
         """The batches' names, oldest first."""
         query = sa.select(tasks.c.batch).group_by(tasks.c.batch).order_by(sa.func.min(tasks.c.id))
         with self._reading() as connection:
-            return list(connection.scalars(query.where(tasks.c.project_id == self._project_id)))
+            return list(connection.scalars(query.where(self._scope(None))))
 
     def counts(self, batch: str | None = None) -> Counts:
         """How much there is, in the whole store or in one batch."""
@@ -206,27 +166,20 @@ class LabelStore:
 
     # Labeling
 
-    def labeler(self, name: str) -> Labeler:
-        """The person of this name, made on first use. StoreError for a name that is blank, long or unprintable."""
-        name = name.strip()
-        if not name or len(name) > NAME_LENGTH or not name.isprintable():
-            raise StoreError(f"name: expected 1 to {NAME_LENGTH} visible characters, found {name[:NAME_LENGTH]!r}")
-        known = sa.select(labelers.c.id).where(labelers.c.name == name)
-        with self._reading() as connection:
-            found = connection.scalar(known)
-        if found is None:
-            with self._writing() as connection:
-                found = intake.write_labelers(connection, [name])[name]
-        return Labeler(found, name)
-
     def claim(self, labeler: Labeler) -> Assignment | None:
         """The task to work on now, leased to this labeler; None if nothing is left for them.
 
         Whatever they have open comes first (with the order they saw, its lease renewed), so a reload loses nothing.
-        Else it is the task of highest priority, oldest first, that has a free place and that they never had.
+        Else it is the next task in the project's order that has a free place and that they never had, or a gold one.
         """
         with self._writing() as connection:
-            return queue.claim(connection, self._project_id, labeler)
+            found = queue.claim(connection, self._project_id, labeler)
+            return None if found is None else judging.load(connection, found, labeler)
+
+    def assignment(self, labeler: Labeler, assignment_id: int) -> Assignment:
+        """A task that this labeler was given, as `claim` gave it; StoreError if it is not theirs."""
+        with self._reading() as connection:
+            return judging.load(connection, assignment_id, labeler)
 
     def submit(
         self,
@@ -235,18 +188,21 @@ class LabelStore:
         *,
         submit_id: str,
         comment: str = "",
+        strength: int | None = None,
+        notes: Mapping[int, Note] | None = None,
+        better: str = "",
         active_seconds: float | None = None,
     ) -> Outcome:
         """Record a ranking: `ranks` by completion id, 1 = best, equal = tie, None = not ranked (if the project allows).
 
-        A `submit_id` seen before is REPEATED and changes nothing. After the lease has run out the ranking still counts
-        if the task has a free place; if others filled it, it is kept as SURPLUS and left out of exports. Raises
-        StoreError for ranks that do not fit, and for a task that this labeler has judged and not reopened.
+        `strength`, `notes` (by completion id) and `better` are what `Said` says. A `submit_id` seen before is REPEATED
+        and changes nothing. After the lease has run out the ranking still counts if the task has a free place; if
+        others filled it, it is kept as SURPLUS and left out of exports. Raises StoreError for what does not fit, and
+        for a task that this labeler has judged and not reopened; DataError for unusable texts.
         """
+        what = Said(dict(ranks), strength, dict(notes or {}), comment, better)
         with self._writing() as connection:
-            return queue.submit(
-                connection, assignment, ranks, submit_id=submit_id, comment=comment, active_seconds=active_seconds
-            )
+            return judging.submit(connection, assignment, what, submit_id=submit_id, active_seconds=active_seconds)
 
     def skip(
         self, assignment: Assignment, reason: str = "", *, submit_id: str = "", active_seconds: float | None = None
@@ -255,11 +211,16 @@ class LabelStore:
 
         With a `submit_id`, a skip sent twice is REPEATED, as a submit is.
         """
-        submit_id = submit_id or uuid.uuid4().hex
+        key = submit_id or uuid.uuid4().hex
         with self._writing() as connection:
-            return queue.submit(
-                connection, assignment, None, submit_id=submit_id, skip_reason=reason, active_seconds=active_seconds
+            return judging.submit(
+                connection, assignment, Said(), submit_id=key, skip_reason=reason, active_seconds=active_seconds
             )
+
+    def save_draft(self, assignment: Assignment, body: Mapping[str, Any]) -> None:
+        """Keep what the labeler has begun to say (anything that JSON can hold); `claim` gives it back as `draft`."""
+        with self._writing() as connection:
+            judging.save_draft(connection, assignment, body)
 
     def renew(self, assignment: Assignment) -> bool:
         """Extend the lease; False if the task is no longer this labeler's to finish."""
@@ -271,10 +232,26 @@ class LabelStore:
         with self._writing() as connection:
             queue.release(connection, assignment)
 
-    def reopen_last(self, labeler: Labeler) -> Assignment | None:
-        """What this labeler judged or skipped last, to correct it by a new revision; None if nothing."""
+    def reopen(self, labeler: Labeler, assignment_id: int | None = None) -> Assignment | None:
+        """What this labeler judged or skipped, to correct it by a new revision: the given one, else the last one.
+
+        None if there is nothing of theirs to correct.
+        """
         with self._writing() as connection:
-            return queue.reopen_last(connection, self._project_id, labeler)
+            found = judging.reopen(connection, self._project_id, labeler, assignment_id)
+            return None if found is None else judging.load(connection, found, labeler)
+
+    def history(self, labeler: Labeler, limit: int = 50) -> list[Past]:
+        """What this labeler said, each task in its latest revision, last said first."""
+        with self._reading() as connection:
+            return judging.history(connection, self._project_id, labeler, limit)
+
+    def guidelines(self) -> list[Guidelines]:
+        """Every version of the instructions, newest first."""
+        mine = sa.select(guidelines).where(guidelines.c.project_id == self._project_id)
+        with self._reading() as connection:
+            rows = connection.execute(mine.order_by(guidelines.c.version.desc())).all()
+        return [Guidelines(row.version, row.body, row.created_at) for row in rows]
 
     def progress(self, labeler: Labeler) -> Progress:
         """How far this labeler is."""
@@ -283,25 +260,8 @@ class LabelStore:
 
     # Helpers
 
-    def _reading(self) -> AbstractContextManager[Connection]:
-        return db.transaction(self._engine, reading=True)
-
-    def _writing(self) -> AbstractContextManager[Connection]:
-        return db.transaction(self._engine)
-
-    @contextmanager
-    def _filling(self) -> Iterator[Connection]:
-        """A write transaction that no other import, addition or guideline of the project runs beside.
-
-        SQLite has one writer anyway; on PostgreSQL labelers go on meanwhile.
-        """
-        with self._writing() as connection:
-            mine = sa.select(projects.c.id).where(projects.c.id == self._project_id)
-            connection.execute(mine.with_for_update(key_share=True))
-            yield connection
-
     def _scope(self, batch: str | None) -> sa.ColumnElement[bool]:
-        mine = tasks.c.project_id == self._project_id
+        mine = (tasks.c.project_id == self._project_id) & tasks.c.gold.is_(None)
         return mine if batch is None else mine & (tasks.c.batch == batch)
 
     def _count(self, connection: Connection, table: sa.Table, where: sa.ColumnElement[bool]) -> int:
@@ -309,13 +269,7 @@ class LabelStore:
 
     def _latest(self) -> sa.Select[Any]:
         """The judgments that no later revision replaced, with their tasks."""
-        later = judgments.alias("later")
-        replaced = sa.exists().where(
-            later.c.task_id == judgments.c.task_id,
-            later.c.labeler_id == judgments.c.labeler_id,
-            later.c.revision > judgments.c.revision,
-        )
-        return sa.select(judgments).join(tasks, tasks.c.id == judgments.c.task_id).where(~replaced)
+        return sa.select(judgments).join(tasks, tasks.c.id == judgments.c.task_id).where(is_latest())
 
     def _rankings(self, connection: Connection, batch: str | None) -> list[Ranking]:
         scope = self._scope(batch)
@@ -339,13 +293,9 @@ class LabelStore:
         return [_ranking(row, by_task[row.task_id]) for row in rows]
 
 
-def _file(url: sa.engine.URL) -> Path | None:
-    return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
-
-
 def _ranking(row: Any, parts: list[Any]) -> Ranking:
     return Ranking(
-        prompt=queue.as_prompt(row.body),
+        prompt=judging.as_prompt(row.body),
         completions=tuple(p.text for p in parts),
         ranks=tuple(row.ranks[str(p.id)] for p in parts),
         labeler=row.name,
@@ -358,12 +308,18 @@ def _ranking(row: Any, parts: list[Any]) -> Ranking:
 def _circumstances(row: Any, parts: list[Any]) -> dict[str, Any]:
     """How a ranking was made in the app, in words that mean something outside this store (positions, not ids)."""
     position = {p.id: i for i, p in enumerate(parts)}
-    known = {
+    known: dict[str, Any] = {
         "batch": row.batch,
         "sources": [p.source for p in parts] if any(p.source for p in parts) else None,
         "shown": [position[i] for i in row.shown],
         "comment": row.comment or None,
         "active_seconds": row.active_seconds,
         "guideline_version": row.guideline_version or None,
+        "strength": row.strength,
+        "better": row.better,
     }
+    notes = [(row.notes or {}).get(str(p.id), {}) for p in parts]
+    for name, of in (("quality", "quality"), ("flags", "flags"), ("comments", "comment")):
+        if any(of in note for note in notes):
+            known[name] = [note.get(of) for note in notes]
     return {name: value for name, value in known.items() if value is not None}

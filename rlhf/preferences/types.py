@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from rlhf.data.records import PromptLike
+from rlhf.preferences.settings import ProjectSettings
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,44 @@ class ImportReport:
 
 
 @dataclass(frozen=True)
+class Project:
+    """A project of a store."""
+
+    name: str
+    settings: ProjectSettings = ProjectSettings()
+
+
+@dataclass(frozen=True)
 class Labeler:
-    """A person who ranks."""
+    """A person who ranks. `role` is what it was when asked; the store looks it up again wherever it matters."""
 
     id: int
     name: str
+    role: str = "labeler"
+
+
+@dataclass(frozen=True)
+class Person:
+    """What a lead sees of a person. `last` is the time of their last judgment, seconds since 1970."""
+
+    id: int
+    name: str
+    role: str
+    email: str
+    active: bool
+    invited: bool
+    judgments: int
+    last: float | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that was done: when (seconds since 1970), by whom ("" = a program), what, and to which ids."""
+
+    at: float
+    name: str
+    action: str
+    subject: Mapping[str, Any] = field(hash=False)
 
 
 @dataclass(frozen=True)
@@ -47,6 +82,29 @@ class ShownCompletion:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What a labeler says of one completion by itself: a quality of 1 (bad) to 7 (excellent), flags, a comment."""
+
+    quality: int | None = None
+    flags: tuple[str, ...] = ()
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A judgment's content. `ranks` by completion id: 1 = best, equal = tie, None = not ranked; empty: skipped.
+
+    `strength` (two completions only): how much better the better one is, 0 = the same to 3 = much better.
+    """
+
+    ranks: Mapping[int, int | None] = field(default_factory=dict, hash=False)
+    strength: int | None = None
+    notes: Mapping[int, Note] = field(default_factory=dict, hash=False)
+    comment: str = ""
+    better: str = ""
+
+
+@dataclass(frozen=True)
 class Assignment:
     """One task lent to one labeler; `completions` are in the order to show, drawn anew for every assignment."""
 
@@ -55,11 +113,13 @@ class Assignment:
     labeler: Labeler
     prompt: PromptLike
     completions: tuple[ShownCompletion, ...]
+    settings: ProjectSettings = ProjectSettings()
     guidelines: str = ""
     guideline_version: int = 0
-    reopened: bool = False  # the labeler is correcting an earlier judgment: `ranks` and `comment` hold it
-    ranks: Mapping[int, int | None] = field(default_factory=dict, hash=False)
-    comment: str = ""
+    revision: int = 1  # which revision a submit would write
+    reopened: bool = False  # the labeler is correcting an earlier judgment: `before` holds it
+    before: Said = Said()
+    draft: Mapping[str, Any] = field(default_factory=dict, hash=False)  # what `save_draft` kept
 
 
 class Outcome(StrEnum):
@@ -71,17 +131,57 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
+class Past:
+    """A judgment that a labeler made, in its latest revision."""
+
+    assignment_id: int
+    prompt: PromptLike
+    completions: tuple[ShownCompletion, ...]  # in the order shown
+    said: Said
+    skip_reason: str | None
+    outcome: str  # counted, surplus or skipped
+    revision: int
+    at: float  # seconds since 1970
+
+
+@dataclass(frozen=True)
+class Guidelines:
+    """A version of a project's instructions. Versions count from 1; `at` is seconds since 1970."""
+
+    version: int
+    text: str
+    at: float
+
+
+@dataclass(frozen=True)
 class Progress:
-    """How far one labeler is, in tasks."""
+    """How far one labeler is, in tasks. `seconds` is the median of their last rankings' active seconds."""
 
     ranked: int
     skipped: int
-    remaining: int  # that this labeler could still be given
+    remaining: int  # that this labeler could still be given; counted up to queue.MOST_COUNTED
+    today: int = 0  # judged in the last 24 hours
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class GoldResult:
+    """How one labeler did on gold tasks: of `pairs` that the known answer orders, `agreed` ordered alike."""
+
+    labeler: str
+    tasks: int
+    pairs: int
+    agreed: int
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share that agrees; None without pairs."""
+        return self.agreed / self.pairs if self.pairs else None
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How much a store, or one batch of it, holds."""
+    """How much a store, or one batch of it, holds; gold tasks are left out."""
 
     tasks: int
     waiting: int  # tasks that still want a labeler

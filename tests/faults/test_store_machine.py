@@ -149,7 +149,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(PEOPLE))
     def reopen_last(self, name: str) -> None:
         mine = [task for task, who, _ in self.said if who == name]
-        found = self.store.reopen_last(self.people[name])
+        found = self.store.reopen(self.people[name])
         assert (None if found is None else found.task_id) == (mine[-1] if mine else None)
         if found is not None:
             for (_, who), place in self.places.items():

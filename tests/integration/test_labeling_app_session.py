@@ -13,7 +13,7 @@ import pytest
 from labeling_app import launch, session
 from labeling_app.session import ActiveClock, Draft
 from rlhf.errors import ConfigError, StoreError
-from rlhf.preferences import Assignment, Labeler, LabelStore, ShownCompletion
+from rlhf.preferences import Assignment, Labeler, LabelStore, Said, ShownCompletion
 
 ASSIGNMENT = Assignment(
     id=1,
@@ -68,7 +68,7 @@ def test_all_tied_is_said_so_and_only_when_all_are() -> None:
 
 def test_a_reopened_assignment_starts_with_what_was_said() -> None:
     again = Assignment(
-        **{**vars(ASSIGNMENT), "reopened": True, "ranks": {11: 1, 12: 2, 13: None, 14: 2}, "comment": "hm"}
+        **{**vars(ASSIGNMENT), "reopened": True, "before": Said({11: 1, 12: 2, 13: None, 14: 2}, comment="hm")}
     )
     draft = Draft.of(again, now=0.0)
     assert draft.choices == {11: 1, 12: 2, 14: 2} and draft.comment == "hm"

@@ -31,7 +31,7 @@ def used(store: LabelStore) -> LabelStore:
             store.skip(assignment, "unclear", submit_id="skip")
         else:
             store.submit(assignment, {c.id: 1 for c in assignment.completions}, submit_id=f"s{n}")
-    again = store.reopen_last(ann)
+    again = store.reopen(ann)
     assert again is not None
     store.submit(again, {c.id: i for i, c in enumerate(again.completions, start=1)}, submit_id="edit")
     store.claim(ann)

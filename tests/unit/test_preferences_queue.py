@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from rlhf.data.records import Ranking
-from rlhf.errors import StoreError
+from rlhf.errors import ConfigError, StoreError
 from rlhf.preferences import Assignment, Counts, Labeler, LabelStore, NewTask, Outcome, Progress
 from rlhf.preferences.schema import assignments
 
@@ -105,7 +105,7 @@ def test_overlap_is_exact_and_nobody_waits(store: LabelStore) -> None:
 def test_imported_tasks_are_never_handed_out(store: LabelStore) -> None:
     store.import_rankings([Ranking("p", ("a", "b"), (1, 2), "ann")], batch="one")
     assert store.claim(store.labeler("bob")) is None
-    assert store.reopen_last(store.labeler("ann")) is None
+    assert store.reopen(store.labeler("ann")) is None
 
 
 def test_a_submit_sent_twice_counts_once(store: LabelStore) -> None:
@@ -145,7 +145,7 @@ def test_a_late_submit_counts_while_there_is_room_and_is_kept_as_surplus_after(s
     assert rank(store, late, "s3", reverse=True) is Outcome.SURPLUS
     assert [(r.prompt, r.labeler, r.ranks) for r in store.rankings()] == [("p", "ann", (1, 2)), ("q", "bob", (1, 2))]
     assert store.counts().judgments == 3  # kept all the same
-    assert store.progress(ann) == Progress(ranked=2, skipped=0, remaining=0)
+    assert store.progress(ann) == Progress(ranked=2, skipped=0, remaining=0, today=2)
 
 
 def test_after_a_break_the_same_task_is_there_in_the_same_order(store: LabelStore) -> None:
@@ -168,20 +168,20 @@ def test_a_skip_goes_to_the_next_person_and_does_not_come_back(store: LabelStore
     assert store.claim(ann) is None
     rank(store, claimed(store, bob), "s2")
     assert store.counts() == Counts(tasks=1, waiting=0, rankings=1, skips=1, judgments=2, labelers=2)
-    assert store.progress(ann) == Progress(ranked=0, skipped=1, remaining=0)
+    assert store.progress(ann) == Progress(ranked=0, skipped=1, remaining=0, today=1)
 
 
 def test_a_correction_is_a_new_revision_and_the_last_one_counts(store: LabelStore) -> None:
     store.add_tasks([NewTask("p", ("a", "b")), NewTask("q", ("a", "b"))], batch="one")
     ann = store.labeler("ann")
-    assert store.reopen_last(ann) is None
+    assert store.reopen(ann) is None
     first = claimed(store, ann)
     rank(store, first, "s1")
     other = claimed(store, ann)
-    reopened = store.reopen_last(ann)
+    reopened = store.reopen(ann)
     assert reopened is not None and reopened.reopened
     ids = {c.text: c.id for c in reopened.completions}
-    assert reopened.ranks == {ids["a"]: 1, ids["b"]: 2}
+    assert reopened.before.ranks == {ids["a"]: 1, ids["b"]: 2}
     assert [c.id for c in reopened.completions] == [c.id for c in first.completions]
     assert claimed(store, ann) == reopened  # a reload goes on with the correction
     assert rank(store, reopened, "s2", reverse=True) is Outcome.COUNTED
@@ -194,12 +194,12 @@ def test_a_correction_can_be_left_or_turned_into_a_skip(store: LabelStore) -> No
     store.add_tasks([NewTask("p", ("a", "b"))], batch="one")
     ann = store.labeler("ann")
     rank(store, claimed(store, ann), "s1")
-    reopened = store.reopen_last(ann)
+    reopened = store.reopen(ann)
     assert reopened is not None
     store.release(reopened)
     assert store.claim(ann) is None
     assert [r.ranks for r in store.rankings()] == [(1, 2)]
-    reopened = store.reopen_last(ann)
+    reopened = store.reopen(ann)
     assert reopened is not None
     store.skip(reopened, "on second thought", submit_id="s2")
     assert store.rankings() == []
@@ -235,12 +235,12 @@ def test_guidelines_have_versions_and_judgments_remember_theirs(store: LabelStor
 
 def test_leases_last_as_long_as_the_project_says(store: LabelStore) -> None:
     store.add_tasks([NewTask("p", ("a", "b"))], batch="one")
-    store.set_lease_seconds(0.001)
+    store.configure({"lease_seconds": 0.001})
     claimed(store, store.labeler("ann"))
     threading.Event().wait(0.05)
     assert claimed(store, store.labeler("bob")).prompt == "p"
-    with pytest.raises(StoreError, match="lease_seconds: expected a time above 0"):
-        store.set_lease_seconds(0)
+    with pytest.raises(ConfigError, match=r"lease_seconds: Input should be greater than 0, found 0"):
+        store.configure({"lease_seconds": 0})
 
 
 def test_threads_that_claim_at_once_never_get_one_task_twice(store: LabelStore, store_url: str) -> None:

@@ -30,10 +30,13 @@ CHANGES = (
     "DELETE FROM judgments",
     "INSERT OR REPLACE INTO judgments SELECT * FROM judgments",
     "REPLACE INTO judgments SELECT 99, task_id, labeler_id, revision, submit_id, ranks, skip_reason, surplus, comment, "
-    "active_seconds, guideline_version, shown, stated_at, meta, created_at FROM judgments",
+    "active_seconds, guideline_version, shown, stated_at, meta, created_at, strength, notes, better FROM judgments",
     "UPDATE guidelines SET body = 'other'",
     "DELETE FROM guidelines",
     "INSERT OR REPLACE INTO guidelines SELECT project_id, version, 'other', created_at FROM guidelines",
+    "UPDATE events SET action = 'other'",
+    "DELETE FROM events",
+    "INSERT OR REPLACE INTO events SELECT id, at, labeler_id, 'other', subject FROM events",
 )
 
 
@@ -85,6 +88,9 @@ POSTGRES_CHANGES = (
     "UPDATE guidelines SET body = 'other'",
     "DELETE FROM guidelines",
     "TRUNCATE guidelines",
+    "UPDATE events SET action = 'other'",
+    "DELETE FROM events",
+    "TRUNCATE events",
 )
 
 
@@ -97,7 +103,7 @@ def test_nor_can_it_on_postgresql(store: LabelStore, change: str) -> None:
     with pytest.raises(StoreError, match="append-only: write a new revision"), store._writing() as connection:
         connection.exec_driver_sql(change)
     assert [r.ranks for r in store.rankings()] == [(1, 2)]
-    table = "judgments" if "judgments" in change else "guidelines"
+    table = next(name for name in schema.APPEND_ONLY if name in change)
     with store._writing() as connection:
         connection.exec_driver_sql(f"ALTER TABLE {table} DISABLE TRIGGER USER")
         connection.exec_driver_sql(change)
@@ -201,7 +207,7 @@ def test_messages_hide_passwords() -> None:
 
 @pytest.mark.parametrize(
     ("version", "message"),
-    [("0000", "has schema 0000, this version needs 0001.*rlhf store upgrade"), ("9999", "newer rlhf-toolkit.*install")],
+    [("0000", "has schema 0000, this version needs 0002.*rlhf store upgrade"), ("9999", "newer rlhf-toolkit.*install")],
 )
 def test_another_schema_version_is_refused_with_the_way_out(
     raw: sqlite3.Connection, path: Path, version: str, message: str
@@ -213,7 +219,7 @@ def test_another_schema_version_is_refused_with_the_way_out(
 
 
 def test_upgrading_a_current_store_changes_nothing(path: Path) -> None:
-    assert LabelStore.upgrade(path) == ("0001", "0001")
+    assert LabelStore.upgrade(path) == ("0002", "0002")
     with LabelStore.open(path) as store:
         assert len(store.rankings()) == 1
 
@@ -238,7 +244,7 @@ def test_nothing_in_the_schema_is_sqlites_alone() -> None:
     dialect = postgresql.dialect()
     ddl = [str(CreateTable(t).compile(dialect=dialect)) for t in schema.metadata.sorted_tables]
     ddl += [str(CreateIndex(i).compile(dialect=dialect)) for t in schema.metadata.sorted_tables for i in t.indexes]
-    assert len(ddl) == 9 + 6  # tables and indexes
+    assert len(ddl) == 12 + 11  # tables and indexes
     assert any("WHERE judged < overlap" in statement for statement in ddl)
     clock = sa.select(schema.now("postgresql")).compile(dialect=dialect)
     assert str(clock) == "SELECT CAST(EXTRACT(epoch FROM clock_timestamp()) AS FLOAT) AS anon_1"

@@ -100,7 +100,7 @@ def test_a_text_prompt_that_looks_like_a_chat_is_another_prompt(store: LabelStor
     ("task", "message"),
     [
         (NewTask("p", ("a", "b", "a")), r"task 0, field 'completions'\[2\]: repeats \[0\]"),
-        (NewTask("p", ("a",)), r"task 0, field 'completions': expected at least 2 texts, found 1"),
+        (NewTask("p", ("a",)), r"task 0, field 'completions': expected 2 to 9 texts, found 1"),
         (NewTask("p", ("a", "")), r"task 0, field 'completions'\[1\]: the text is blank"),
         (NewTask("p", ("a", "b\x00")), r"task 0, field 'completions'\[1\]: holds a NUL"),
         (NewTask("p\ud800", ("a", "b")), r"task 0, field 'prompt': holds a lone surrogate"),

@@ -8,6 +8,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from rlhf.preferences.migrations.append_only import append_only
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -28,8 +30,12 @@ def upgrade() -> None:
     )
     row = {"name": "default", "guideline_version": 0, "lease_seconds": 1800.0, "allow_partial": False}
     op.bulk_insert(project, [row])
-    for table in ("judgments", "guidelines"):
-        _append_only(table)
+    append_only(
+        "judgments",
+        taken="id = NEW.id OR submit_id = NEW.submit_id OR "
+        "(task_id = NEW.task_id AND labeler_id = NEW.labeler_id AND revision = NEW.revision)",
+    )
+    append_only("guidelines", taken="project_id = NEW.project_id AND version = NEW.version")
 
 
 def _content_tables() -> None:
@@ -165,37 +171,3 @@ def _judgment_table() -> None:
         sa.ForeignKeyConstraint(["labeler_id"], ["labelers.id"], name="fk_judgments_labeler_id"),
     )
     op.create_index("ix_judgments_labeler_id", "judgments", ["labeler_id"])
-
-
-def _append_only(table: str) -> None:
-    """Triggers that refuse every change but an INSERT, also from another program than this one."""
-    message = f"{table} are append-only: write a new revision instead"
-    if op.get_bind().dialect.name == "sqlite":
-        for action in ("UPDATE", "DELETE"):
-            op.execute(
-                f"CREATE TRIGGER {table}_no_{action.lower()} BEFORE {action} ON {table} "
-                f"BEGIN SELECT RAISE(ABORT, '{message}'); END"
-            )
-        # INSERT OR REPLACE deletes the old row without firing a DELETE trigger: an existing key is refused here.
-        taken = {
-            "judgments": "id = NEW.id OR submit_id = NEW.submit_id OR "
-            "(task_id = NEW.task_id AND labeler_id = NEW.labeler_id AND revision = NEW.revision)",
-            "guidelines": "project_id = NEW.project_id AND version = NEW.version",
-        }[table]
-        op.execute(
-            f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} "
-            f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {taken}) BEGIN SELECT RAISE(ABORT, '{message}'); END"
-        )
-        return
-    op.execute(
-        f"CREATE FUNCTION {table}_append_only() RETURNS trigger LANGUAGE plpgsql AS "
-        f"$$ BEGIN RAISE EXCEPTION '{message}'; END $$"
-    )
-    op.execute(
-        f"CREATE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE ON {table} "
-        f"FOR EACH ROW EXECUTE FUNCTION {table}_append_only()"
-    )
-    op.execute(
-        f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} "
-        f"FOR EACH STATEMENT EXECUTE FUNCTION {table}_append_only()"
-    )

@@ -1,0 +1,45 @@
+"""Who may do what, and a record of who did. Functions on a connection within a transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from rlhf.errors import StoreError
+from rlhf.preferences.schema import events, labelers, now
+from rlhf.preferences.types import Labeler
+
+ROLES = ("labeler", "reviewer", "admin")  # each may do what those before it may
+
+
+def allow(connection: Connection, by: Labeler | None, role: str) -> None:
+    """Raise StoreError unless this person is active and has the role, as the store has it now, not as `by` says.
+
+    None is a program or the command line, which holds the database in its hands and could write anything anyway.
+    """
+    if by is None:
+        return
+    row = connection.execute(sa.select(labelers.c.role, labelers.c.active).where(labelers.c.id == by.id)).one_or_none()
+    if row is None or not row.active:
+        raise StoreError("this person is not active here any more; ask an admin of the project")
+    if ROLES.index(row.role) < ROLES.index(role):
+        raise StoreError(f"this is for the role {role!r}, and yours is {row.role!r}; ask an admin of the project")
+
+
+def one_at_a_time(connection: Connection, labeler: Labeler) -> None:
+    """Let this transaction be the only one that acts for this person: two tabs, a double Enter, a request sent again.
+
+    Whoever comes second waits here and then sees what the first one did. SQLite has one writer anyway. Raises
+    StoreError if the person is suspended.
+    """
+    query = sa.select(labelers.c.active).where(labelers.c.id == labeler.id).with_for_update()
+    if not connection.scalar(query):
+        raise StoreError("this person is not active here any more; ask an admin of the project")
+
+
+def record(connection: Connection, by: Labeler | None, action: str, **subject: Any) -> None:
+    """Write down who did what, in the transaction that does it. `subject` holds ids, never names."""
+    row = {"labeler_id": None if by is None else by.id, "action": action, "subject": subject}
+    connection.execute(sa.insert(events).values(at=now(connection.dialect.name), **row))

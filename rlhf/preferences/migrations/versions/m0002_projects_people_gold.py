@@ -1,0 +1,91 @@
+"""Projects with settings of their own; roles, invites, sessions; gold tasks; drafts; notes on completions; events.
+
+Columns are added and dropped one by one: making a table anew, as SQLite's batch mode does, would lose its triggers.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import sqlalchemy as sa
+from alembic import op
+
+from rlhf.preferences.migrations.append_only import append_only
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    _projects()
+    _people()
+    _tasks()
+    op.create_table(
+        "drafts",
+        sa.Column("assignment_id", sa.Integer, nullable=False),
+        sa.Column("body", sa.JSON, nullable=False),
+        sa.Column("saved_at", sa.Float, nullable=False),
+        sa.PrimaryKeyConstraint("assignment_id", name="pk_drafts"),
+        sa.ForeignKeyConstraint(["assignment_id"], ["assignments.id"], name="fk_drafts_assignment_id"),
+    )
+    op.add_column("judgments", sa.Column("strength", sa.Integer))
+    op.add_column("judgments", sa.Column("notes", sa.JSON))
+    op.add_column("judgments", sa.Column("better", sa.Text))
+
+
+def _projects() -> None:
+    """What were columns becomes a JSON object, so that a setting more is no migration more."""
+    op.add_column("projects", sa.Column("settings", sa.JSON, nullable=False, server_default="{}"))
+    op.add_column("projects", sa.Column("secret", sa.String(64), nullable=False, server_default=""))
+    columns = (sa.column(name) for name in ("id", "lease_seconds", "allow_partial", "secret"))
+    projects = sa.table("projects", *columns, sa.column("settings", sa.JSON))
+    connection = op.get_bind()
+    for row in connection.execute(sa.select(projects.c.id, projects.c.lease_seconds, projects.c.allow_partial)).all():
+        settings = {"lease_seconds": row.lease_seconds, "allow_partial": bool(row.allow_partial)}
+        changed = sa.update(projects).where(projects.c.id == row.id)
+        connection.execute(changed.values(settings=settings, secret=secrets.token_hex(32)))
+    for name in ("lease_seconds", "allow_partial", "guideline_version"):
+        op.drop_column("projects", name)
+
+
+def _people() -> None:
+    op.add_column("labelers", sa.Column("role", sa.String(10), nullable=False, server_default="labeler"))
+    op.add_column("labelers", sa.Column("email", sa.String(320)))
+    op.add_column("labelers", sa.Column("token_sha", sa.String(64)))
+    op.add_column("labelers", sa.Column("active", sa.Boolean, nullable=False, server_default=sa.true()))
+    op.create_index("ix_labelers_email", "labelers", ["email"], unique=True)
+    op.create_index("ix_labelers_token_sha", "labelers", ["token_sha"], unique=True)
+    op.create_table(
+        "sessions",
+        sa.Column("key_sha", sa.String(64), nullable=False),
+        sa.Column("labeler_id", sa.Integer, nullable=False),
+        sa.Column("expires_at", sa.Float, nullable=False),
+        sa.PrimaryKeyConstraint("key_sha", name="pk_sessions"),
+        sa.ForeignKeyConstraint(["labeler_id"], ["labelers.id"], name="fk_sessions_labeler_id"),
+    )
+    op.create_index("ix_sessions_labeler_id", "sessions", ["labeler_id"])
+    op.create_table(
+        "events",
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("at", sa.Float, nullable=False),
+        sa.Column("labeler_id", sa.Integer),
+        sa.Column("action", sa.String(40), nullable=False),
+        sa.Column("subject", sa.JSON, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_events"),
+        sa.ForeignKeyConstraint(["labeler_id"], ["labelers.id"], name="fk_events_labeler_id"),
+    )
+    append_only("events", taken="id = NEW.id")
+
+
+def _tasks() -> None:
+    op.add_column("tasks", sa.Column("shuffle", sa.Integer, nullable=False, server_default="0"))
+    op.add_column("tasks", sa.Column("gold", sa.JSON))
+    # Knuth's multiplicative hash of the id, below 2^31: as good an order as any for tasks that are there already.
+    op.execute("UPDATE tasks SET shuffle = (CAST(id AS BIGINT) * 2654435761) % 2147483648")
+    for name, columns, where in (
+        ("ix_tasks_shuffled", ["project_id", "shuffle", "id"], "judged < overlap"),
+        ("ix_tasks_gold", ["project_id", "shuffle"], "gold IS NOT NULL"),
+    ):
+        op.create_index(name, "tasks", columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
