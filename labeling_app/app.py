@@ -1,44 +1,62 @@
-"""The labeling page. Run by Streamlit, which executes this file anew on every click; `launch.py` starts it."""
+"""The labeling page. Run by Streamlit, which executes this file anew on every click; `server.py` serves it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import streamlit as st
 
+from labeling_app.actions import show_notices
 from labeling_app.components.frame import show_frame
-from labeling_app.components.texts import show_refusal, show_text
-from labeling_app.launch import STORE_VARIABLE
-from labeling_app.session import counted, share
-from labeling_app.views import finished, rank, sign_in
+from labeling_app.components.texts import show_text
+from labeling_app.launch import PROJECT_VARIABLE, STORE_VARIABLE
+from labeling_app.session import progress_words, share
+from labeling_app.views import finished, history, instructions, plain, rank, sign_in
 from rlhf.errors import RLHFError, StoreError
-from rlhf.preferences import Labeler, LabelStore, Outcome, Progress
+from rlhf.preferences import Labeler, LabelStore, Progress
+
+FORM = "form"  # in the page's address: `plain` for the form without the ranking sheet
 
 
 @st.cache_resource(show_spinner=False)
-def open_store(url: str) -> LabelStore:
+def open_store(url: str, project: str) -> LabelStore:
     """The store, opened once for all sessions of this process. A failure is not kept: a reload tries again."""
-    return LabelStore.open(url)
+    return LabelStore.open(url, project=project)
 
 
 def main() -> None:
-    """Choose the page by what is known: a store, a labeler, a task."""
-    st.set_page_config(page_title="Rank answers", layout="centered")
-    st.navigation([st.Page(_page, title="Rank answers", default=True)], position="hidden").run()
+    """Choose the page by address; each is shown to people who are signed in."""
+    st.set_page_config(page_title="Rank answers", layout="wide")
+    pages = {
+        "rank": st.Page(_for_people(_rank), title="Rank answers", url_path="rank", default=True),
+        "history": st.Page(_for_people(_history), title="My rankings", url_path="history"),
+        "instructions": st.Page(_for_people(_instructions), title="Instructions", url_path="instructions"),
+    }
+    st.session_state["pages"] = pages
+    page = st.navigation(list(pages.values()), position="hidden")
+    wanted = st.session_state.pop("go", None)
+    if wanted in pages and page is not pages[wanted]:
+        st.switch_page(pages[wanted])
+    page.run()
 
 
-def _page() -> None:
-    try:
-        store = open_store(_store_url())
-        labeler = sign_in.signed_in(store)
-        if labeler is None:
-            show_frame("sign-in")
-            sign_in.show()
-        else:
-            _work(store, labeler)
-    except RLHFError as error:
-        st.title("There is nothing to label with", anchor=False)
-        show_text(str(error))
+def _for_people(show: Callable[[LabelStore, Labeler], None]) -> Callable[[], None]:
+    def page() -> None:
+        try:
+            store = open_store(_store_url(), os.environ.get(PROJECT_VARIABLE, "default"))
+            labeler = sign_in.signed_in(store)
+            if labeler is None:
+                show_frame("sign-in")
+                sign_in.show(store)
+            else:
+                show(store, labeler)
+        except RLHFError as error:
+            st.title("There is nothing to label with", anchor=False)
+            show_text(str(error))
+
+    page.__name__ = show.__name__.strip("_")
+    return page
 
 
 def _store_url() -> str:
@@ -48,33 +66,71 @@ def _store_url() -> str:
     return url
 
 
-def _work(store: LabelStore, labeler: Labeler) -> None:
+def _rank(store: LabelStore, labeler: Labeler) -> None:
     assignment = store.claim(labeler)
     progress = store.progress(labeler)
-    show_frame("finished" if assignment is None else f"{assignment.id}-{assignment.reopened}")
-    _header(labeler, progress)
-    problem = st.session_state.pop("problem", None)
-    if problem:
-        show_refusal(problem)
-    notice = st.session_state.pop("notice", None)
-    if notice == Outcome.SURPLUS:
-        st.info("Saved. Others had finished this one meanwhile, so yours is kept as an extra.")
-    elif notice:
-        st.info("You have not ranked anything yet, so there is nothing to correct.")
+    as_form = _wants_form()
+    show_frame("finished" if assignment is None else f"{assignment.id}-{assignment.revision}")
+    _header(store, labeler, progress)
+    show_notices()
+    can_reopen = progress.ranked + progress.skipped > 0
     if assignment is None:
         finished.show(store, labeler, progress)
-    else:
-        rank.show(store, labeler, assignment)
+        return
+    view = plain if as_form else rank
+    view.show(store, labeler, assignment, can_reopen)
+    st.button(
+        "Use the ranking sheet" if as_form else "Use a plain form instead",
+        type="tertiary",
+        key="form",
+        on_click=_switch_form,
+        args=(not as_form,),
+    )
 
 
-def _header(labeler: Labeler, progress: Progress) -> None:
-    with st.container(gap="xxsmall"):
+def _history(store: LabelStore, labeler: Labeler) -> None:
+    show_frame("history")
+    _header(store, labeler, store.progress(labeler))
+    show_notices()
+    history.show(store, labeler)
+
+
+def _instructions(store: LabelStore, labeler: Labeler) -> None:
+    show_frame("instructions")
+    _header(store, labeler, store.progress(labeler))
+    instructions.show(store)
+
+
+def _header(store: LabelStore, labeler: Labeler, progress: Progress) -> None:
+    pages = st.session_state["pages"]
+    with st.container(key="header", gap="xxsmall"):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            st.caption(f"{counted(progress.ranked, 'ranking')} done, {counted(progress.remaining, 'task')} to go")
+            with st.container(horizontal=True, width="content", gap="small"):
+                st.page_link(pages["rank"], label="Rank")
+                st.page_link(pages["history"], label="My rankings")
+                st.page_link(pages["instructions"], label="Instructions")
             with st.container(horizontal=True, vertical_alignment="center", width="content"):
                 st.text(labeler.name)
-                st.button("Sign out", type="tertiary", key="sign-out", on_click=sign_in.sign_out)
+                st.button("Sign out", type="tertiary", key="sign-out", on_click=sign_in.sign_out, args=(store,))
         st.progress(share(progress.ranked, progress.remaining))
+        st.caption(progress_words(progress))
+
+
+def _wants_form() -> bool:
+    """Whether this person wants the plain form. Links between pages drop it from the address: it is put there again."""
+    if st.query_params.get(FORM) == "plain":
+        st.session_state["plain"] = True
+    elif st.session_state.get("plain"):
+        st.query_params[FORM] = "plain"
+    return bool(st.session_state.get("plain"))
+
+
+def _switch_form(to_plain: bool) -> None:
+    st.session_state["plain"] = to_plain
+    if to_plain:
+        st.query_params[FORM] = "plain"
+    else:
+        st.query_params.pop(FORM, None)
 
 
 main()

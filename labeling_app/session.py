@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from rlhf.preferences import Assignment
+from rlhf.preferences import Assignment, Note, Progress, Said
+from rlhf.preferences.queue import MOST_COUNTED
+from rlhf.preferences.settings import ProjectSettings
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # addresses that only this machine reaches
 IDLE_SECONDS = 60.0  # a longer gap between two clicks is a break, and counts as this much work
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-def letter(position: int) -> str:
-    """What the card at this position on screen is called: A, B, … Z, then AA, AB, …"""
-    if position < len(LETTERS):
-        return LETTERS[position]
-    return letter(position // len(LETTERS) - 1) + LETTERS[position % len(LETTERS)]
+MIDDLE = 4  # of the seven points of strength: about the same
 
 
 def standard_ranks(choices: Mapping[int, int]) -> dict[int, int]:
@@ -28,21 +24,27 @@ def standard_ranks(choices: Mapping[int, int]) -> dict[int, int]:
     return {key: 1 + sum(other < value for other in choices.values()) for key, value in choices.items()}
 
 
-def in_words(shown: Sequence[int], choices: Mapping[int, int]) -> str:
-    """The order so far, best first, by the cards' letters: `B first, then A and D (tied), then C`."""
+def in_words(shown: Sequence[int], choices: Mapping[int, int | None]) -> str:
+    """The order so far, best first, by the cards' numbers: `2 first, then 1 and 4 (tied), then 3`."""
     places: dict[int, list[str]] = {}
     for position, completion in enumerate(shown):
-        if completion in choices:
-            places.setdefault(choices[completion], []).append(letter(position))
-    if len(places) == 1 and len(choices) == len(shown):
+        place = choices.get(completion)
+        if place is not None:
+            places.setdefault(place, []).append(str(position + 1))
+    if len(places) == 1 and sum(map(len, places.values())) == len(shown):
         return f"{listed(next(iter(places.values())))} are all tied"
     steps = [listed(places[value]) + (" (tied)" if len(places[value]) > 1 else "") for value in sorted(places)]
     return ", then ".join([f"{steps[0]} first", *steps[1:]]) if steps else ""
 
 
 def listed(names: Sequence[str]) -> str:
-    """`A`, `A and B`, `A, B and C`."""
+    """`1`, `1 and 2`, `1, 2 and 3`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def ordinal(place: int) -> str:
+    """`1st`, `2nd`, `3rd`, `4th`; for places up to 20."""
+    return f"{place}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(place, 'th') }"
 
 
 def counted(number: int, noun: str) -> str:
@@ -70,35 +72,101 @@ class Draft:
 
     shown: tuple[int, ...]  # completion ids, in the order on screen
     clock: ActiveClock
-    choices: dict[int, int] = field(default_factory=dict)  # by completion id: the number chosen on its card
+    revision: int = 1  # which one it would write
+    choices: dict[int, int] = field(default_factory=dict)  # by completion id: the place chosen on its card
+    point: int | None = None  # of two: 1 = the first is much better, 4 = about the same, 7 = the second
+    notes: dict[int, Note] = field(default_factory=dict)
     comment: str = ""
+    better: str = ""
     submit_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @classmethod
     def of(cls, assignment: Assignment, now: float) -> Draft:
-        """A fresh draft; for a reopened judgment it starts with what was said before."""
-        before = {c: rank for c, rank in assignment.before.ranks.items() if rank is not None}
-        return cls(tuple(c.id for c in assignment.completions), ActiveClock(now), before, assignment.before.comment)
+        """The draft that the store kept; else what a reopened judgment said before; else an empty one."""
+        shown = tuple(c.id for c in assignment.completions)
+        draft = cls(shown, ActiveClock(now), assignment.revision)
+        if assignment.draft.get("revision") == assignment.revision:  # else of a tab that still shows an earlier one
+            draft._take(assignment.draft)
+        else:
+            before = assignment.before
+            draft.choices = {c: rank for c, rank in before.ranks.items() if rank is not None}
+            draft.notes, draft.comment, draft.better = dict(before.notes), before.comment, before.better
+            if before.strength is not None:
+                first, second = (draft.choices[c] for c in shown)
+                draft.point = MIDDLE + (-before.strength if first < second else before.strength)
+        return draft
 
-    def choose(self, completion: int, number: int | None) -> None:
-        """Give a card a number; None takes it back."""
-        if number is None:
+    def body(self) -> dict[str, Any]:
+        """As the store keeps it."""
+        notes = {
+            str(c): {"quality": n.quality, "flags": list(n.flags), "comment": n.comment} for c, n in self.notes.items()
+        }
+        return {
+            "revision": self.revision,
+            "choices": {str(c): place for c, place in self.choices.items()},
+            "point": self.point,
+            "notes": notes,
+            "comment": self.comment,
+            "better": self.better,
+            "submit_id": self.submit_id,
+            "seconds": self.clock.seconds,
+        }
+
+    def _take(self, body: Mapping[str, Any]) -> None:
+        self.choices = {int(c): place for c, place in body["choices"].items() if int(c) in self.shown}
+        self.notes = {
+            int(c): Note(n["quality"], tuple(n["flags"]), n["comment"])
+            for c, n in body["notes"].items()
+            if int(c) in self.shown
+        }
+        self.point, self.comment, self.better = body["point"], body["comment"], body["better"]
+        self.submit_id, self.clock.seconds = body["submit_id"], body["seconds"]
+
+    def choose(self, completion: int, place: int | None) -> None:
+        """Give a card a place; None takes it back."""
+        if place is None:
             self.choices.pop(completion, None)
         else:
-            self.choices[completion] = number
+            self.choices[completion] = place
+
+    def note(self, completion: int, **change: Any) -> None:
+        """Change what is said of one completion: quality, flags, comment."""
+        old = self.notes.get(completion, Note())
+        self.notes[completion] = Note(**{**vars(old), **change})
 
     def missing(self) -> list[str]:
-        """Letters of the cards that have no number yet."""
-        return [letter(i) for i, completion in enumerate(self.shown) if completion not in self.choices]
+        """Numbers of the cards that have no place yet."""
+        return [str(i + 1) for i, completion in enumerate(self.shown) if completion not in self.choices]
 
-    def ranks(self) -> dict[int, int]:
-        """The ranking to submit; every card must have a number."""
-        assert not self.missing(), "the button is off until every card has a number"
-        return standard_ranks(self.choices)
+    def complete(self, allow_partial: bool, strength: bool) -> bool:
+        """Whether it can be submitted."""
+        if strength:
+            return self.point is not None
+        return not self.missing() or (allow_partial and len(self.choices) >= 2)
+
+    def said(self, strength: bool, settings: ProjectSettings | None = None) -> Said:
+        """The judgment to submit; given settings, without what the project does not ask for (any more)."""
+        if strength and self.point is not None:
+            first, second = self.shown
+            ranks: dict[int, int | None] = {first: 1 + (self.point > MIDDLE), second: 1 + (self.point < MIDDLE)}
+            power = abs(self.point - MIDDLE)
+        else:
+            placed = standard_ranks(self.choices)
+            ranks, power = {c: placed.get(c) for c in self.shown}, None
+        notes = {c: _fitting(note, settings) for c, note in self.notes.items()}
+        better = self.better.strip() if settings is None or settings.better_answer else ""
+        return Said(ranks, power, {c: n for c, n in notes.items() if n != Note()}, self.comment.strip(), better)
 
     def words(self) -> str:
         """The order so far, in words."""
         return in_words(self.shown, self.choices)
+
+
+def _fitting(note: Note, settings: ProjectSettings | None) -> Note:
+    if settings is None:
+        return note
+    flags = tuple(flag for flag in note.flags if flag in settings.flags)
+    return Note(note.quality if settings.quality else None, flags, note.comment.strip())
 
 
 def is_loopback(address: object) -> bool:
@@ -111,7 +179,13 @@ def share(done: int, remaining: int) -> float:
     return done / (done + remaining) if done + remaining else 0.0
 
 
-def keep_only(drafts: dict[str, Draft], keys: Iterable[str]) -> None:
-    """Drop the drafts of tasks that are over."""
-    for key in set(drafts) - set(keys):
-        del drafts[key]
+def progress_words(progress: Progress) -> str:
+    """`12 rankings done, 4 of them in the last day · 38 tasks to go · about 40 s each`."""
+    done = f"{counted(progress.ranked, 'ranking')} done"
+    if 0 < progress.today < progress.ranked:
+        done += f", {progress.today} of them in the last day"
+    more = "+" if progress.remaining >= MOST_COUNTED else ""
+    parts = [done, f"{progress.remaining}{more} {'task' if progress.remaining == 1 else 'tasks'} to go"]
+    if progress.seconds is not None:
+        parts.append(f"about {max(round(progress.seconds), 1)} s each")
+    return " · ".join(parts)

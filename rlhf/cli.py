@@ -6,26 +6,20 @@ A fault that a person can mend (RLHFError) ends with one line on stderr and exit
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 from rlhf import __version__
+from rlhf.cli_people import people_app
+from rlhf.cli_store import MaybeConfigPath, ProjectOption, StoreOption, located, store_app
 from rlhf.errors import ConfigError, RLHFError
 
 if TYPE_CHECKING:
     from rlhf.config import Config
-
-
-class ExportFormat(StrEnum):
-    """What `rlhf store export` writes."""
-
-    RANKINGS = "rankings"
-    PAIRS = "pairs"
 
 
 class RewardAdapter(StrEnum):
@@ -54,19 +48,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Align a language model with your own people's judgement. Begin with `rlhf quickstart`.",
 )
-store_app = typer.Typer(no_args_is_help=True, help="Put rankings into a label store, and take them out.")
 app.add_typer(store_app, name="store")
+app.add_typer(people_app, name="people")
 
 ConfigPath = Annotated[Path, typer.Option("-c", "--config", metavar="CONFIG.yaml", help="the run's config")]
-MaybeConfigPath = Annotated[Path | None, typer.Option("-c", "--config", metavar="CONFIG.yaml", help="a run's config")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="change the config, as ppo.updates=10")
 ]
 Force = Annotated[bool, typer.Option("--force", help="run again even where config, inputs and parents are unchanged")]
-StoreOption = Annotated[
-    str | None, typer.Option("--store", metavar="URL", help="label store: a file, or postgresql://…")
-]
-BatchOption = Annotated[str | None, typer.Option("--batch", help="one batch of the store; without it: all")]
 
 
 def main() -> None:
@@ -189,146 +178,63 @@ def doctor(config: MaybeConfigPath = None, overrides: Overrides = None) -> None:
 # --- labels ------------------------------------------------------------------------------------------------------
 
 
-def _store_url(store: str | None, config: Path | None) -> str:
-    if store is not None and config is None:
-        return store
-    if config is not None and store is None:
-        return _load(config, None).store_url
-    raise ConfigError("name the label store by exactly one of --store URL and -c CONFIG.yaml")
+SignInOption = Annotated[
+    Literal["name", "invite", "oidc"] | None,
+    typer.Option(
+        help="by name (this machine only), by personal invite, or by an identity provider; without it: by name where "
+        "only this machine reaches the page, else by invite",
+        show_default=False,
+    ),
+]
+AllowedHosts = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="name under which others reach the page; may be given again")
+]
+Https = Annotated[
+    bool, typer.Option("--https", help="a proxy with a certificate stands before it, and passes Host on unchanged")
+]
+TlsCert = Annotated[Path | None, typer.Option(metavar="PEM", help="certificate, to speak TLS without a proxy")]
+TlsKey = Annotated[Path | None, typer.Option(metavar="PEM", help="the certificate's private key, not encrypted")]
+InsecureHttp = Annotated[
+    bool, typer.Option("--insecure-http", help="let others come unencrypted: only where you trust the network (a VPN)")
+]
+OidcSecrets = Annotated[
+    Path | None,
+    typer.Option(metavar="TOML", help="identity provider: the auth section of a secrets.toml of Streamlit's"),
+]
 
 
 @app.command()
 def label(
     store: StoreOption = None,
     config: MaybeConfigPath = None,
-    host: Annotated[str, typer.Option(help="address to listen on, on this machine alone")] = "127.0.0.1",
+    project: ProjectOption = None,
+    host: Annotated[str, typer.Option(help="address to listen on; others need --allowed-host and TLS")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
     open_browser: Annotated[bool, typer.Option("--open", help="open the page in a browser")] = False,
+    sign_in: SignInOption = None,
+    allowed_host: AllowedHosts = None,
+    https: Https = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    insecure_http: InsecureHttp = False,
+    oidc_secrets: OidcSecrets = None,
 ) -> None:
     """Open the labeling app on a label store."""
-    url = _store_url(store, config)
+    url, name = located(store, config, project)
     from labeling_app.launch import launch
 
-    raise typer.Exit(launch(url, host=host, port=port, open_browser=open_browser))
-
-
-@store_app.command("import")
-def store_import(
-    file: Annotated[str, typer.Argument(help="rankings or TRL pairs: JSON Lines, Parquet or CSV")],
-    batch: Annotated[str, typer.Option("--batch", help="name under which they are kept")],
-    store: StoreOption = None,
-    config: MaybeConfigPath = None,
-) -> None:
-    """Add a file's rankings to a store, which is made where there is none. Rows it holds already add nothing."""
-    url = _store_url(store, config)
-    from rlhf.data.records import check_text
-    from rlhf.data.sources import load_rankings
-    from rlhf.preferences import LabelStore
-
-    check_text(batch, "batch")  # before the store is made: a bad name or row leaves nothing behind
-    rankings = load_rankings(file)
-    with LabelStore.open(url, create=True) as labels:
-        report = labels.import_rankings(rankings, batch=batch)
-        typer.echo(
-            f"{labels.name}: read {report.read} rankings, added {report.added} to batch {batch!r} "
-            f"({report.revisions} of them revisions), {report.repeated} were there already"
-        )
-
-
-@store_app.command("export")
-def store_export(
-    file: Annotated[Path, typer.Argument(help="JSON Lines file to write")],
-    format: Annotated[ExportFormat, typer.Option(help="rankings as they are, or every untied pair as TRL reads it")] = (
-        ExportFormat.RANKINGS
-    ),
-    batch: BatchOption = None,
-    store: StoreOption = None,
-    config: MaybeConfigPath = None,
-) -> None:
-    """Write everybody's latest rankings to a file."""
-    url = _store_url(store, config)
-    from rlhf.errors import StoreError
-    from rlhf.preferences import LabelStore, write_pairs, write_rankings
-
-    with LabelStore.open(url) as labels:
-        write: Callable[..., int] = write_pairs if format is ExportFormat.PAIRS else write_rankings
-        if batch is not None and batch not in labels.batches():
-            known = ", ".join(labels.batches()) or "none"
-            raise StoreError(f"{labels.name}: holds no batch {batch!r}; its batches: {known}")
-        rankings = labels.rankings(batch=batch)
-        if not rankings:
-            waiting = labels.counts(batch).waiting
-            raise StoreError(
-                f"{labels.name}: nothing is ranked yet ({waiting} tasks wait); rank some with `rlhf label`"
-            )
-        count = write(file, rankings)
-        typer.echo(f"{file}: {count} {format.value} from {labels.name}")
-
-
-@store_app.command("stats")
-def store_stats(store: StoreOption = None, config: MaybeConfigPath = None) -> None:
-    """How much a store holds, by batch."""
-    url = _store_url(store, config)
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from rlhf.preferences import LabelStore
-
-    columns = ("tasks", "waiting", "rankings", "skips", "judgments", "labelers")
-    with LabelStore.open(url) as labels:
-        table = Table("batch", *columns, title=Text(labels.name))
-        for name in (*labels.batches(), None):
-            counts = labels.counts(name)
-            title = Text("all", style="bold") if name is None else Text(name)
-            table.add_row(title, *(str(getattr(counts, column)) for column in columns))
-    Console().print(table)
-
-
-@store_app.command("backup")
-def store_backup(
-    file: Annotated[Path, typer.Argument(help="file to write; it must not be there yet")],
-    store: StoreOption = None,
-    config: MaybeConfigPath = None,
-) -> None:
-    """Copy a store as it is now, while people go on working: a store again, or (PostgreSQL) a file for pg_restore."""
-    url = _store_url(store, config)
-    from rlhf.preferences import LabelStore
-
-    with LabelStore.open(url) as labels:
-        labels.backup(file)
-        typer.echo(f"{file}: copy of {labels.name}")
-
-
-@store_app.command("check")
-def store_check(store: StoreOption = None, config: MaybeConfigPath = None) -> None:
-    """Look for damage, missing triggers, and counts and judgments that do not fit.
-
-    Exit code 1 if there is any, 2 if the store cannot be read at all.
-    """
-    url = _store_url(store, config)
-    from rlhf.preferences import LabelStore
-
-    with LabelStore.open(url) as labels:
-        found, counts = labels.check(), labels.counts()
-        for problem in found:
-            typer.echo(f"{labels.name}: {problem}", err=True)
-        if found:
-            raise typer.Exit(1)
-        typer.echo(f"{labels.name}: all is well ({counts.tasks} tasks, {counts.judgments} judgments)")
-
-
-@store_app.command("upgrade")
-def store_upgrade(
-    where: Annotated[str | None, typer.Argument(metavar="[URL]", help="the store, as --store names it")] = None,
-    store: StoreOption = None,
-    config: MaybeConfigPath = None,
-) -> None:
-    """Bring a store that an older version made to this version's schema. Make a copy of it first."""
-    if where is not None and store is not None:
-        raise ConfigError("the store is named twice; leave out --store")
-    url = _store_url(where if where is not None else store, config)
-    from rlhf.preferences import LabelStore
-
-    found, now = LabelStore.upgrade(url)
-    typer.echo(f"label store: schema {now} already" if found == now else f"label store: schema {found} -> {now}")
+    code = launch(
+        url,
+        project=name,
+        host=host,
+        port=port,
+        open_browser=open_browser,
+        sign_in=sign_in,
+        allowed_hosts=tuple(allowed_host or ()),
+        https=https,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        insecure_http=insecure_http,
+        oidc_secrets=oidc_secrets,
+    )
+    raise typer.Exit(code)

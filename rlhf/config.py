@@ -77,6 +77,9 @@ class StoreSection(Section):
     """The label store."""
 
     url: str | None = Field(None, description="SQLite file or database URL; default: labels.db in the run directory")
+    project: str = Field(
+        "default", min_length=1, description="which of the store's projects; `rlhf store project` makes one"
+    )
 
 
 class SFTSection(OptimizerSection):

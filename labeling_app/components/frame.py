@@ -11,15 +11,11 @@ from streamlit.components.v2.types import ComponentRenderer
 
 STYLE = """
 header[data-testid="stHeader"] { display: none; }
-[data-testid="stMainBlockContainer"] { padding-top: 1.5rem; padding-bottom: 2rem; }
+[data-testid="stMainBlockContainer"] { padding-top: 1rem; padding-bottom: 2rem; max-width: 66rem; }
 [data-testid="stText"], textarea { unicode-bidi: plaintext; overflow-wrap: anywhere; }
 .st-key-prompt { background: light-dark(#eef3f0, #1b2726); border-color: transparent; }
 .st-key-prompt [data-testid="stCaptionContainer"] p { font-weight: 600; }
-[class*="st-key-card-"], .st-key-welcome { background: light-dark(#ffffff, #1d2324); }
-[class*="st-key-card-"] [data-testid="stButtonGroup"] button[aria-checked="true"],
-[class*="st-key-card-"] [data-testid="stButtonGroup"] button[aria-checked="true"]:hover {
-    background: light-dark(#1f6f68, #2a8179); color: #ffffff; font-weight: 600;
-}
+[class*="st-key-card-"], [class*="st-key-past-"] { background: light-dark(#ffffff, #1d2324); }
 [data-testid="stLayoutWrapper"]:has(> .st-key-actions) { position: sticky; bottom: 0; z-index: 5; }
 .st-key-actions {
     padding: 0.75rem 0;

@@ -1,19 +1,23 @@
 """Showing text that somebody else wrote.
 
-A model's text may hold anything: image links that would call home, markup, formulas. `st.text` shows characters and
-nothing else, so it is the one way here; what Streamlit reads as Markdown (labels and captions too) gets constants.
+A model's text may hold anything: image links that would call home, markup, formulas, characters that cannot be seen.
+`st.text` shows characters and nothing else, so it is the one way here; what Streamlit reads as Markdown (labels and
+captions too) gets constants and numbers.
 """
 
 from __future__ import annotations
 
 import streamlit as st
 
+from labeling_app.untrusted import visible
 from rlhf.data.records import PromptLike
+
+ROLES = {"system": "System", "assistant": "Assistant", "user": "User", "": "Prompt"}
 
 
 def show_text(text: str) -> None:
-    """The text as it is, line breaks included."""
-    st.text(text, width="stretch")
+    """The text as it is, line breaks included, and what cannot be seen spelled out."""
+    st.text(visible(text), width="stretch")
 
 
 def show_prompt(prompt: PromptLike) -> None:
@@ -21,14 +25,7 @@ def show_prompt(prompt: PromptLike) -> None:
     turns = [{"role": "", "content": prompt}] if isinstance(prompt, str) else prompt
     with st.container(border=True, key="prompt", gap="xsmall"):
         for turn in turns:
-            if turn["role"] == "system":
-                st.caption("System")
-            elif turn["role"] == "assistant":
-                st.caption("Assistant")
-            elif turn["role"] == "user":
-                st.caption("User")
-            else:
-                st.caption("Prompt")
+            st.caption(ROLES[turn["role"]])
             show_text(turn["content"])
 
 

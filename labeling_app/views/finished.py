@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
+from labeling_app.actions import act, reopen
 from labeling_app.session import counted
-from labeling_app.views.rank import reopen
 from rlhf.preferences import Labeler, LabelStore, Progress
 
 
@@ -14,13 +14,18 @@ def show(store: LabelStore, labeler: Labeler, progress: Progress) -> None:
     st.space("medium")
     if progress.ranked + progress.skipped == 0:
         st.title("Nothing to rank yet", anchor=False)
-        st.write("The label store has no open task for you. Put some in with `rlhf sample`, then reload this page.")
+        st.write("There is no open task for you here. Look in again in a while, or ask your lead.")
+        st.button("Look again", type="primary", key="again")
         return
     st.title("All done, thank you", anchor=False)
     if progress.remaining:
         st.write("Others are working on the tasks that are left. Look in again in a while.")
     else:
-        st.write(f"You have ranked everything there was: {counted(progress.ranked, 'ranking')}.")
+        st.write(f"You have been through everything there was: {counted(progress.ranked, 'ranking')}.")
     with st.container(horizontal=True):
         st.button("Look for more", type="primary", key="again")
-        st.button("Correct my last one", icon=":material/undo:", key="reopen", on_click=reopen, args=(store, labeler))
+        st.button("Correct my last one", icon=":material/undo:", key="reopen", on_click=_reopen, args=(store, labeler))
+
+
+def _reopen(store: LabelStore, labeler: Labeler) -> None:
+    act(lambda: reopen(store, labeler))

@@ -1,7 +1,7 @@
 """The label store: prompts and completions to rank, who ranks them, and every judgment ever made. No torch here."""
 
 from rlhf.preferences.agreement import Agreement, pairwise_agreement
-from rlhf.preferences.exchange import pair_rows, write_pairs, write_rankings
+from rlhf.preferences.exchange import pair_rows, write_demonstrations, write_pairs, write_rankings
 from rlhf.preferences.settings import ProjectSettings
 from rlhf.preferences.store import LabelStore
 from rlhf.preferences.types import (
@@ -45,6 +45,7 @@ __all__ = [
     "ShownCompletion",
     "pair_rows",
     "pairwise_agreement",
+    "write_demonstrations",
     "write_pairs",
     "write_rankings",
 ]

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.records import Ranking, ranking_row
+from rlhf.data.records import Demonstration, Ranking, ranking_row
 from rlhf.errors import DataError
 
 SQLITE = b"SQLite format 3\0"  # how its files begin
@@ -29,6 +29,22 @@ def write_pairs(path: str | Path, rankings: Iterable[Ranking]) -> int:
     A chat prompt is a list of messages, and so are its `chosen` and `rejected` (one assistant's turn each).
     """
     return _write(Path(path), (row for r in rankings for row in pair_rows(r)))
+
+
+def write_demonstrations(path: str | Path, demonstrations: Iterable[Demonstration]) -> int:
+    """Write demonstrations as TRL has them, `{"prompt", "completion"}`; returns how many.
+
+    A chat comes whole, its last turn the answer: `{"messages"}`.
+    """
+    return _write(Path(path), (_demonstration_row(d) for d in demonstrations))
+
+
+def _demonstration_row(demonstration: Demonstration) -> dict[str, Any]:
+    group = {"group": demonstration.group} if demonstration.group else {}
+    if isinstance(demonstration.prompt, str):
+        return {"prompt": demonstration.prompt, "completion": demonstration.completion, **group}
+    answer = {"role": "assistant", "content": demonstration.completion}
+    return {"messages": [*demonstration.prompt, answer], **group}
 
 
 def pair_rows(ranking: Ranking) -> list[dict[str, Any]]:

@@ -84,6 +84,9 @@ def submit(
         return Outcome.REPEATED
     if row.state != "open" and not row.reopened:
         raise StoreError("this task was judged or skipped already; reopen it to correct the judgment")
+    revision = _revision(connection, row) + 1
+    if revision != assignment.revision:
+        raise StoreError("this task was judged in another tab meanwhile; look at it again, then correct it")
     task = connection.execute(sa.select(tasks).where(tasks.c.id == row.task_id).with_for_update()).one()
     skipped = skip_reason is not None
     if not skipped:
@@ -91,7 +94,6 @@ def submit(
     surplus = not skipped and row.state != "done" and queue.free_places(connection, task, row.labeler_id) < 1
     state = "skipped" if skipped else "surplus" if surplus else "done"
     clock = connection.scalar(sa.select(now(connection.dialect.name)))
-    revision = _revision(connection, row) + 1
     connection.execute(
         sa.insert(judgments).values(
             task_id=row.task_id,

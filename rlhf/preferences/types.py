@@ -37,7 +37,7 @@ class Project:
     """A project of a store."""
 
     name: str
-    settings: ProjectSettings = ProjectSettings()
+    settings: ProjectSettings
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Assignment:
     labeler: Labeler
     prompt: PromptLike
     completions: tuple[ShownCompletion, ...]
-    settings: ProjectSettings = ProjectSettings()
+    settings: ProjectSettings = field(default_factory=ProjectSettings)
     guidelines: str = ""
     guideline_version: int = 0
     revision: int = 1  # which revision a submit would write

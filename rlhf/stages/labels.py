@@ -27,7 +27,7 @@ def run(config: Config, sections: tuple[str, ...]) -> dict[str, Any]:
         # Held-out rankings of a generic file are split off by hash; the builtin's training side has none of them.
         rankings = load_rankings(section.rankings, None)
         config.run_path.mkdir(parents=True, exist_ok=True)
-        with LabelStore.open(config.store_url, create=True) as store:
+        with LabelStore.open(config.store_url, create=True, project=config.store.project) as store:
             report = store.import_rankings(rankings, batch=batch)
             held = store.counts(batch).rankings
         others = held - len(rankings)

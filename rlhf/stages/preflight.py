@@ -100,9 +100,10 @@ def _check_rankings(config: Config, name: str) -> None:
         if not any(r.pairs() for r in rankings):
             raise DataError(f"{section.rankings}: no ranking prefers one completion to another; rank some apart")
         if "://" in config.store_url or Path(config.store_url).exists():
-            LabelStore.open(config.store_url, create=True).close()  # a store that cannot be used says so now
+            # A store that cannot be used says so now.
+            LabelStore.open(config.store_url, create=True, project=config.store.project).close()
     else:
-        with LabelStore.open(config.store_url) as store:
+        with LabelStore.open(config.store_url, project=config.store.project) as store:
             batches = section.batches or store.batches()
             if not any(store.rankings(batch=b) for b in batches):
                 raise StoreError(

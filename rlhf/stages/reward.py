@@ -210,7 +210,7 @@ def _compared(ranking: Ranking) -> tuple[str, tuple[str, ...]]:
 
 def _stored(config: Config, section: RewardSection) -> list[Ranking]:
     """The rankings of the section's batches; each says in `meta["batch"]` where it is from."""
-    with LabelStore.open(config.store_url) as store:
+    with LabelStore.open(config.store_url, project=config.store.project) as store:
         batches = section.batches or store.batches()
         rankings = [replace(r, meta={**r.meta, "batch": b}) for b in batches for r in store.rankings(batch=b)]
     if not rankings:
@@ -231,7 +231,7 @@ def _at_most(config: Config, section: RewardSection, rankings: list[Ranking]) ->
 
 
 def _labels_fingerprint(config: Config, section: RewardSection) -> str:
-    with LabelStore.open(config.store_url) as store:
+    with LabelStore.open(config.store_url, project=config.store.project) as store:
         batches = section.batches or store.batches()
         return ":".join(store.fingerprint(batch=batch) for batch in batches)
 

@@ -35,6 +35,7 @@ def plan(config: Config) -> Plan:
         extra={
             "max_new_tokens": config.ppo.max_new_tokens,
             "store": config.store_url,
+            "project": config.store.project,
             "batch_size": config.evaluate.batch_size,
         },
         present=lambda result: _has_batch(config, result),
@@ -45,7 +46,7 @@ def _has_batch(config: Config, result: Mapping[str, Any]) -> bool:
     if result["tasks"] == 0:
         return True  # all completions were alike: there is nothing that the store should hold
     try:
-        with LabelStore.open(config.store_url) as store:
+        with LabelStore.open(config.store_url, project=config.store.project) as store:
             return config.sample.batch in store.batches()
     except StoreError:
         return False
@@ -76,7 +77,7 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
             continue
         sources = (section.adapter,) * len(unique)
         tasks.append(NewTask(prompt=prompt.prompt, completions=unique, sources=sources, group=prompt.group))
-    with LabelStore.open(config.store_url, create=True) as store:
+    with LabelStore.open(config.store_url, create=True, project=config.store.project) as store:
         added = store.add_tasks(tasks, batch=section.batch, overlap=section.overlap)
     tracker.log(STAGE, 1, 1)
     return {

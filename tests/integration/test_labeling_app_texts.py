@@ -7,6 +7,7 @@ calls are given must be a constant, or a call of one of our own functions that c
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,9 @@ import labeling_app
 
 ROOT = Path(labeling_app.__file__).parent
 FORBIDDEN_NAMES = {"html", "iframe", "write_stream", "unsafe_allow_html", "unsafe_allow_javascript", "latex", "table"}
-OUR_WORDS = {"letter", "listed", "counted", "words"}  # functions of session.py: letters, numbers, our own nouns
+OUR_WORDS = {"listed", "counted", "words", "progress_words"}  # functions of session.py: numbers, our own nouns
+OUR_FILES = {"style", "source"}  # of components/ranking: what lies beside it
+NUMBERS = re.compile(r"\d*d|\.\d+f|%[^{]*")  # formats that raise for a text: nothing but a number or a date passes
 # Where somebody else's text may go, and by which argument.
 AS_TEXT = {"text", "show_text", "show_prompt", "show_refusal"}
 MARKDOWN = {
@@ -24,9 +27,11 @@ MARKDOWN = {
     "toast", "exception", "button", "form_submit_button", "link_button", "download_button", "text_input", "text_area",
     "radio", "selectbox", "checkbox", "toggle", "segmented_control", "pills", "popover", "expander", "tabs", "metric",
     "status", "spinner", "progress", "multiselect", "slider", "select_slider", "number_input", "feedback", "dialog",
-    "chat_message", "image", "dataframe", "json", "code", "Page", "set_page_config",
+    "chat_message", "image", "dataframe", "json", "code", "Page", "set_page_config", "page_link",
 }  # fmt: skip
 LABELS = {"label", "body", "help", "caption", "text", "title", "page_title", "placeholder", "icon", "page_icon"}
+BOUND = {"bound", "field"}  # of views/plain.py: a widget, a name, a label
+OPTIONS_ARE_MARKDOWN = {"radio", "pills", "segmented_control"}  # those of selectbox and multiselect are plain text
 # Not Markdown: a bar's length, and radio's own constants, which the next argument names in capitals.
 FREE = {"progress"}
 
@@ -40,33 +45,48 @@ def is_ours(node: ast.expr) -> bool:
             return name.isupper()  # a constant of the module
         case ast.IfExp(body=body, orelse=other):
             return is_ours(body) and is_ours(other)
+        case ast.Subscript(value=ast.Name(id=name)):
+            return name.isupper()  # a table of constants
         case ast.Call(func=ast.Name(id=name)) | ast.Call(func=ast.Attribute(attr=name)):
-            return name in OUR_WORDS
+            return name in OUR_WORDS | OUR_FILES | {"range"}
+        case ast.FormattedValue(value=value, format_spec=ast.JoinedStr(values=[ast.Constant(value=spec)])):
+            return bool(NUMBERS.fullmatch(spec)) or is_ours(value)
+        case ast.FormattedValue(value=value):
+            return is_ours(value)
         case ast.JoinedStr(values=values):
-            return all(is_ours(v.value if isinstance(v, ast.FormattedValue) else v) for v in values)
+            return all(is_ours(v) for v in values)
     return False
 
 
 def complaints(source: str) -> Iterator[str]:
     """What in this module would let foreign text be read as Markdown or HTML."""
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    # A component's code is looked at below: it may have any name, but must be constant.
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
+    components = [keyword for call in calls if call.func.attr == "component" for keyword in call.keywords]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Attribute | ast.keyword):
             name = node.attr if isinstance(node, ast.Attribute) else node.arg
-            if name in FORBIDDEN_NAMES:
+            if name in FORBIDDEN_NAMES and node not in components:
                 yield f"line {node.lineno}: {name}"
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
         name = node.func.attr
         if name == "component" and not all(is_ours(k.value) for k in node.keywords):
             yield f"line {node.lineno}: a component's code must be constant"
-        a_page = name == "Page" and node.args and isinstance(node.args[0], ast.Name)  # a function, not a label
+        # A function or a page, not a label.
+        a_page = name in ("Page", "page_link") and node.args and not isinstance(node.args[0], ast.Constant)
         if name in MARKDOWN and name not in FREE and node.args and not a_page and not is_ours(node.args[0]):
             yield f"line {node.lineno}: {name}({ast.unparse(node.args[0])})"
         for keyword in node.keywords:
             if name in MARKDOWN and keyword.arg in LABELS and not is_ours(keyword.value):
                 yield f"line {node.lineno}: {name}({keyword.arg}={ast.unparse(keyword.value)})"
-        if name in {"radio", "selectbox", "pills", "multiselect"} and len(node.args) > 1 and not is_ours(node.args[1]):
-            yield f"line {node.lineno}: {name}'s options are Markdown too"
+        if name in BOUND and not is_ours(node.args[2]):
+            yield f"line {node.lineno}: {name}({ast.unparse(node.args[2])})"
+        widget = node.args[0].attr if name in BOUND and isinstance(node.args[0], ast.Attribute) else name
+        options = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "options")]
+        if widget in OPTIONS_ARE_MARKDOWN and not all(is_ours(o) for o in options if widget == name or o != node.args[1]):
+            yield f"line {node.lineno}: {widget}'s options are Markdown too"
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
@@ -88,6 +108,11 @@ def test_no_foreign_text_is_read_as_markup(path: Path) -> None:
         "st.components.v2.component('x', js=code)",
         "column.write(completion.text)",
         "st.title('a' + text)",
+        "st.title(f'{text}')",
+        "st.title(f'{text:>8}')",
+        "form.field(st.radio, 'x', labeler.name)",
+        "form.bound(st.radio, 'x', 'X', value, take, options=flags)",
+        "st.page_link(page, label=labeler.name)",
     ],
 )
 def test_the_reader_has_teeth(line: str) -> None:
@@ -95,7 +120,10 @@ def test_the_reader_has_teeth(line: str) -> None:
 
 
 def test_the_reader_lets_safe_lines_pass() -> None:
-    safe = "st.text(prompt)\nst.markdown(f'**{letter(i)}** {draft.words()}')\nst.radio('Why?', SKIP_REASONS)"
+    safe = (
+        "st.text(prompt)\nst.markdown(f'**{i:d}** {draft.words()}')\nst.radio('Why?', SKIP_REASONS)\n"
+        "st.selectbox('Why?', reasons)\nform.field(st.radio, 'x', f'Answer {i:d}', options=range(1, 8))"
+    )
     assert list(complaints(safe)) == []
 
 

@@ -231,17 +231,35 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]
     return calls
 
 
+LABEL_DEFAULTS: dict[str, Any] = {
+    "project": "default", "host": "127.0.0.1", "port": 8501, "open_browser": False, "sign_in": None,
+    "allowed_hosts": (), "https": False, "tls_cert": None, "tls_key": None, "insecure_http": False,
+    "oidc_secrets": None,
+}  # fmt: skip
+
+
 def test_label_opens_the_app_on_the_configs_store(config_file: Path, launched: list[Any]) -> None:
     assert runner.invoke(cli.app, ["label", "-c", str(config_file), "--open"]).exit_code == 0
-    assert launched == [
-        (f"{config_file.parent}/run/labels.db", {"host": "127.0.0.1", "port": 8501, "open_browser": True})
-    ]
+    assert launched == [(f"{config_file.parent}/run/labels.db", LABEL_DEFAULTS | {"open_browser": True})]
 
 
-def test_label_takes_a_store(launched: list[Any]) -> None:
-    arguments = ["label", "--store", "postgresql://db/x", "--host", "0.0.0.0", "--port", "9000"]
+def test_label_takes_a_store_and_says_who_may_come_in(launched: list[Any]) -> None:
+    arguments = ["label", "--store", "postgresql://db/x", "--project", "news", "--host", "0.0.0.0", "--port", "9000"]
+    arguments += ["--sign-in", "oidc", "--allowed-host", "a.example", "--allowed-host", "b.example", "--https"]
+    arguments += ["--tls-cert", "c.pem", "--tls-key", "k.pem", "--insecure-http", "--oidc-secrets", "s.toml"]
     assert runner.invoke(cli.app, arguments).exit_code == 0
-    assert launched == [("postgresql://db/x", {"host": "0.0.0.0", "port": 9000, "open_browser": False})]
+    expected = {
+        "project": "news", "host": "0.0.0.0", "port": 9000, "open_browser": False, "sign_in": "oidc",
+        "allowed_hosts": ("a.example", "b.example"), "https": True, "tls_cert": Path("c.pem"),
+        "tls_key": Path("k.pem"), "insecure_http": True, "oidc_secrets": Path("s.toml"),
+    }  # fmt: skip
+    assert launched == [("postgresql://db/x", expected)]
+
+
+def test_label_refuses_strangers_in_one_line() -> None:
+    result = runner.invoke(cli.app, ["label", "--store", "x.db", "--host", "0.0.0.0"])
+    assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
+    assert result.stderr.startswith("rlhf: error: --allowed-host: host '0.0.0.0' makes the page reachable for others")
 
 
 @pytest.mark.parametrize("both", [True, False])

@@ -1,0 +1,49 @@
+"""What buttons do: ask the store, and leave word for the next run of the page of how that went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from labeling_app.components.texts import show_refusal
+from rlhf.errors import RLHFError
+from rlhf.preferences import Assignment, Labeler, LabelStore, Outcome
+
+NOTICES = {
+    "surplus": "Saved. Others had finished this one meanwhile, so yours is kept as an extra.",
+    "nothing": "You have not ranked anything yet, so there is nothing to correct.",
+}
+
+
+def act(action: Callable[[], Outcome | None]) -> None:
+    """Run what a button asks for; a refusal of the store's is shown, never raised."""
+    try:
+        if action() is Outcome.SURPLUS:
+            st.session_state["notice"] = "surplus"
+    except RLHFError as error:
+        st.session_state["problem"] = str(error)
+
+
+def reopen(store: LabelStore, labeler: Labeler, assignment_id: int | None = None) -> None:
+    """Take a judgment of the labeler's up again, the last one or the given one, on the ranking page."""
+    if store.reopen(labeler, assignment_id) is None:
+        st.session_state["notice"] = "nothing"
+    st.session_state["go"] = "rank"
+
+
+def leave(store: LabelStore, assignment: Assignment) -> None:
+    """Let an earlier judgment stay as it was; nothing happens if another tab has corrected it meanwhile."""
+    found = store.assignment(assignment.labeler, assignment.id)
+    if found.reopened and found.revision == assignment.revision:
+        store.release(found)
+
+
+def show_notices() -> None:
+    """Say how the last action went, once."""
+    problem = st.session_state.pop("problem", None)
+    if problem:
+        show_refusal(problem)
+    notice = st.session_state.pop("notice", None)
+    if notice:
+        st.info(NOTICES[notice])

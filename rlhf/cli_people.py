@@ -1,0 +1,94 @@
+"""`rlhf people`: who may come in to rank, and as what."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from rlhf.cli_store import MaybeConfigPath, StoreOption, opened
+
+people_app = typer.Typer(no_args_is_help=True, help="Invite people to a label store; give roles, suspend, forget.")
+
+Name = Annotated[str, typer.Argument(help="the person's name, as it stands in rankings")]
+
+
+class Role(StrEnum):
+    """Each may do what those before it may."""
+
+    LABELER = "labeler"
+    REVIEWER = "reviewer"
+    ADMIN = "admin"
+
+
+@people_app.command("invite")
+def invite(
+    name: Name,
+    role: Annotated[Role, typer.Option(help="what the person may do")] = Role.LABELER,
+    email: Annotated[str, typer.Option(help="for sign-in through an identity provider")] = "",
+    url: Annotated[str, typer.Option(help="where the labeling page is, for a link that can be sent")] = "",
+    store: StoreOption = None,
+    config: MaybeConfigPath = None,
+) -> None:
+    """Print a personal invite, shown this once. Inviting somebody again makes their earlier invite worthless."""
+    with opened(store, config, "default", create=True) as labels:
+        token = labels.invite(name, role.value, email=email)
+    typer.echo(f"{url.rstrip('/')}/invite/{token}" if url else token)
+
+
+@people_app.command("list")
+def list_people(store: StoreOption = None, config: MaybeConfigPath = None) -> None:
+    """Everybody, with role and number of judgments."""
+    from datetime import UTC, datetime
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    with opened(store, config, "default") as labels:
+        table = Table("name", "role", "e-mail", "may come in", "judgments", "last (UTC)", title=Text(labels.name))
+        for person in labels.people():
+            by = "by invite" if person.invited else "by e-mail" if person.email else "by name, on this machine"
+            last = "" if person.last is None else datetime.fromtimestamp(person.last, UTC).strftime("%Y-%m-%d %H:%M")
+            state = by if person.active else "no"
+            table.add_row(Text(person.name), person.role, Text(person.email), state, str(person.judgments), last)
+    Console().print(table)
+
+
+@people_app.command("role")
+def set_role(name: Name, role: Role, store: StoreOption = None, config: MaybeConfigPath = None) -> None:
+    """Make somebody a labeler, reviewer or admin."""
+    with opened(store, config, "default") as labels:
+        labels.set_role(name, role.value)
+    typer.echo(f"{name}: {role.value}")
+
+
+@people_app.command("suspend")
+def suspend(name: Name, store: StoreOption = None, config: MaybeConfigPath = None) -> None:
+    """Let somebody do nothing more here: their open tasks go to others, what they said stays."""
+    with opened(store, config, "default") as labels:
+        labels.suspend(name)
+    typer.echo(f"{name}: suspended")
+
+
+@people_app.command("reinstate")
+def reinstate(name: Name, store: StoreOption = None, config: MaybeConfigPath = None) -> None:
+    """Let a suspended person come in again."""
+    with opened(store, config, "default") as labels:
+        labels.reinstate(name)
+    typer.echo(f"{name}: may come in again")
+
+
+@people_app.command("erase")
+def erase(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    store: StoreOption = None,
+    config: MaybeConfigPath = None,
+) -> None:
+    """Forget somebody's name and e-mail for good; their rankings stay, under a name that says nothing."""
+    with opened(store, config, "default") as labels:
+        if not yes:
+            typer.confirm(f"Forget {name!r} for good? Backups and exports made before still hold the name", abort=True)
+        typer.echo(f"now called {labels.erase(name)}")

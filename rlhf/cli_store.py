@@ -1,0 +1,295 @@
+"""`rlhf store`: what goes into a label store and comes out, its projects, its health."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rlhf.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from rlhf.preferences import LabelStore, Project
+
+store_app = typer.Typer(no_args_is_help=True, help="Rankings in and out, projects, gold tasks, backups, checks.")
+
+MaybeConfigPath = Annotated[Path | None, typer.Option("-c", "--config", metavar="CONFIG.yaml", help="a run's config")]
+StoreOption = Annotated[
+    str | None, typer.Option("--store", metavar="URL", help="label store: a file, or postgresql://…")
+]
+ProjectOption = Annotated[
+    str | None, typer.Option("--project", help="project of the store; without it: the config's, else `default`")
+]
+BatchOption = Annotated[str | None, typer.Option("--batch", help="one batch of the store; without it: all")]
+Changes = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="settings, as overlap=3 or flags='[Rude, Wrong]'")
+]
+
+
+class ExportFormat(StrEnum):
+    """What `rlhf store export` writes."""
+
+    RANKINGS = "rankings"
+    PAIRS = "pairs"
+    DEMONSTRATIONS = "demonstrations"
+
+
+def located(store: str | None, config: Path | None, project: str | None) -> tuple[str, str]:
+    """The store's URL and the project's name, from exactly one of `--store` and `-c`; else ConfigError."""
+    if store is not None and config is None:
+        return store, project or "default"
+    if config is not None and store is None:
+        from rlhf.config import load
+
+        loaded = load(config, [])
+        return loaded.store_url, project or loaded.store.project
+    raise ConfigError("name the label store by exactly one of --store URL and -c CONFIG.yaml")
+
+
+def opened(store: str | None, config: Path | None, project: str | None, *, create: bool = False) -> LabelStore:
+    """The store that these options name."""
+    url, name = located(store, config, project)
+    from rlhf.preferences import LabelStore
+
+    return LabelStore.open(url, create=create, project=name)
+
+
+@store_app.command("import")
+def store_import(
+    file: Annotated[str, typer.Argument(help="rankings or TRL pairs: JSON Lines, Parquet or CSV")],
+    batch: Annotated[str, typer.Option("--batch", help="name under which they are kept")],
+    store: StoreOption = None,
+    config: MaybeConfigPath = None,
+    project: ProjectOption = None,
+) -> None:
+    """Add a file's rankings to a store, which is made where there is none. Rows it holds already add nothing."""
+    located(store, config, project)
+    from rlhf.data.records import check_text
+    from rlhf.data.sources import load_rankings
+
+    check_text(batch, "batch")  # before the store is made: a bad name or row leaves nothing behind
+    rankings = load_rankings(file)
+    with opened(store, config, project, create=True) as labels:
+        report = labels.import_rankings(rankings, batch=batch)
+        typer.echo(
+            f"{labels.name}: read {report.read} rankings, added {report.added} to batch {batch!r} "
+            f"({report.revisions} of them revisions), {report.repeated} were there already"
+        )
+
+
+@store_app.command("export")
+def store_export(
+    file: Annotated[Path, typer.Argument(help="JSON Lines file to write")],
+    format: Annotated[
+        ExportFormat,
+        typer.Option(help="rankings as they are, every untied pair as TRL reads it, or better answers"),
+    ] = ExportFormat.RANKINGS,
+    batch: BatchOption = None,
+    store: StoreOption = None,
+    config: MaybeConfigPath = None,
+    project: ProjectOption = None,
+) -> None:
+    """Write everybody's latest rankings, or the better answers that labelers wrote, to a file."""
+    with opened(store, config, project) as labels:
+        if batch is not None and batch not in labels.batches():
+            known = ", ".join(labels.batches()) or "none"
+            raise StoreError(f"{labels.name}: holds no batch {batch!r}; its batches: {known}")
+        count = _write(labels, file, format, batch)
+        typer.echo(f"{file}: {count} {format.value} from {labels.name}")
+
+
+def _write(labels: LabelStore, file: Path, format: ExportFormat, batch: str | None) -> int:
+    from rlhf.preferences import write_demonstrations, write_pairs, write_rankings
+
+    if format is ExportFormat.DEMONSTRATIONS:
+        written = labels.demonstrations(batch=batch)
+        if not written:
+            raise StoreError(f"{labels.name}: nobody has written a better answer yet; labelers may on the ranking page")
+        return write_demonstrations(file, written)
+    rankings = labels.rankings(batch=batch)
+    if not rankings:
+        waiting = labels.counts(batch).waiting
+        raise StoreError(f"{labels.name}: nothing is ranked yet ({waiting} tasks wait); rank some with `rlhf label`")
+    write: Callable[..., int] = write_pairs if format is ExportFormat.PAIRS else write_rankings
+    return write(file, rankings)
+
+
+@store_app.command("project")
+def store_project(
+    name: Annotated[str | None, typer.Argument(help="the project; without it: all of them")] = None,
+    changes: Changes = None,
+    create: Annotated[bool, typer.Option("--create", help="make a new project of this name")] = False,
+    guidelines: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="text for labelers, kept as a new version of the instructions")
+    ] = None,
+    store: StoreOption = None,
+    config: MaybeConfigPath = None,
+) -> None:
+    """Show projects and their settings; change one, or make one."""
+    if name is None:
+        if create or guidelines is not None:
+            raise ConfigError("name the project: rlhf store project NAME")
+        with opened(store, config, None) as labels:
+            for project in labels.projects():
+                typer.echo(_described(project))
+        return
+    from rlhf.data.records import check_text
+
+    wanted = _settings(changes or [])
+    text = None if guidelines is None else check_text(_text_of(guidelines), str(guidelines))
+    if create:
+        with opened(store, config, "default", create=True) as labels:
+            labels.create_project(name, wanted)
+    with opened(store, config, name) as labels:
+        if wanted and not create:
+            labels.configure(wanted)
+        if text is not None:
+            typer.echo(f"instructions: version {labels.set_guidelines(text)}")
+        typer.echo(_described(next(p for p in labels.projects() if p.name == name)))
+
+
+def _settings(changes: list[str]) -> dict[str, Any]:
+    from rlhf.config_yaml import read_yaml
+
+    found = {}
+    for change in changes:
+        key, sign, value = change.partition("=")
+        if not sign or not key.strip():
+            raise ConfigError(f"{change!r}: expected key=value, for example overlap=3")
+        found[key.strip()] = read_yaml(value, f"setting {change!r}", line=False)
+    return found
+
+
+def _described(project: Project) -> str:
+    """The project as YAML, with what each key means."""
+    import yaml
+
+    lines = [f"{project.name}:"]
+    for key, field in type(project.settings).model_fields.items():
+        value = getattr(project.settings, key)
+        plain = list(value) if isinstance(value, tuple) else value
+        shown = yaml.safe_dump([plain], default_flow_style=True, width=10_000).strip()[1:-1]
+        lines.append(f"  {key}: {shown}  # {field.description}")
+    return "\n".join(lines)
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"{file}: cannot be read ({reason})") from None
+
+
+@store_app.command("gold")
+def store_gold(
+    file: Annotated[str | None, typer.Argument(help="rankings that are the known answers; without it: results")] = None,
+    batch: Annotated[str, typer.Option("--batch", help="name under which they are kept")] = "gold",
+    store: StoreOption = None,
+    config: MaybeConfigPath = None,
+    project: ProjectOption = None,
+) -> None:
+    """Add gold tasks, mixed in unseen (`gold_share`), or show how each labeler did on them."""
+    if file is not None:
+        from rlhf.data.sources import load_rankings
+
+        known = load_rankings(file)
+        with opened(store, config, project, create=True) as labels:
+            typer.echo(f"{labels.name}: {labels.add_gold(known, batch=batch)} new gold tasks of {len(known)}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    with opened(store, config, project) as labels:
+        table = Table("labeler", "gold tasks", "pairs", "accuracy", title=Text(labels.name))
+        for found in labels.gold_results():
+            share = "" if found.accuracy is None else f"{found.accuracy:.2f}"
+            table.add_row(Text(found.labeler), str(found.tasks), str(found.pairs), share)
+    Console().print(table)
+
+
+@store_app.command("events")
+def store_events(
+    limit: Annotated[int, typer.Option(min=1, help="how many, newest first")] = 50,
+    store: StoreOption = None,
+    config: MaybeConfigPath = None,
+    project: ProjectOption = None,
+) -> None:
+    """What was done in a store, by whom and when: the audit record."""
+    from datetime import UTC, datetime
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    with opened(store, config, project) as labels:
+        table = Table("when (UTC)", "who", "what", "subject", title=Text(labels.name))
+        for event in labels.events(limit):
+            when = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+            subject = ", ".join(f"{key} {value}" for key, value in event.subject.items())
+            table.add_row(when, Text(event.name or "a program"), event.action, Text(subject))
+    Console().print(table)
+
+
+@store_app.command("stats")
+def store_stats(store: StoreOption = None, config: MaybeConfigPath = None, project: ProjectOption = None) -> None:
+    """How much a project of a store holds, by batch."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = ("tasks", "waiting", "rankings", "skips", "judgments", "labelers")
+    with opened(store, config, project) as labels:
+        table = Table("batch", *columns, title=Text(labels.name))
+        for name in (*labels.batches(), None):
+            counts = labels.counts(name)
+            title = Text("all", style="bold") if name is None else Text(name)
+            table.add_row(title, *(str(getattr(counts, column)) for column in columns))
+    Console().print(table)
+
+
+@store_app.command("backup")
+def store_backup(
+    file: Annotated[Path, typer.Argument(help="file to write; it must not be there yet")],
+    store: StoreOption = None,
+    config: MaybeConfigPath = None,
+) -> None:
+    """Copy a store as it is now, while people go on working: a store again, or (PostgreSQL) a file for pg_restore."""
+    with opened(store, config, "default") as labels:
+        labels.backup(file)
+        typer.echo(f"{file}: copy of {labels.name}")
+
+
+@store_app.command("check")
+def store_check(store: StoreOption = None, config: MaybeConfigPath = None) -> None:
+    """Look for damage, missing triggers, and counts and judgments that do not fit.
+
+    Exit code 1 if there is any, 2 if the store cannot be read at all.
+    """
+    with opened(store, config, "default") as labels:
+        found, counts = labels.check(), labels.counts()
+        for problem in found:
+            typer.echo(f"{labels.name}: {problem}", err=True)
+        if found:
+            raise typer.Exit(1)
+        typer.echo(f"{labels.name}: all is well ({counts.tasks} tasks, {counts.judgments} judgments)")
+
+
+@store_app.command("upgrade")
+def store_upgrade(
+    where: Annotated[str | None, typer.Argument(metavar="[URL]", help="the store, as --store names it")] = None,
+    store: StoreOption = None,
+    config: MaybeConfigPath = None,
+) -> None:
+    """Bring a store that an older version made to this version's schema. Make a copy of it first."""
+    if where is not None and store is not None:
+        raise ConfigError("the store is named twice; leave out --store")
+    url, _ = located(where if where is not None else store, config, None)
+    from rlhf.preferences import LabelStore
+
+    found, now = LabelStore.upgrade(url)
+    typer.echo(f"label store: schema {now} already" if found == now else f"label store: schema {found} -> {now}")
