@@ -12,6 +12,7 @@ from rlhf.preferences import Assignment, Labeler, LabelStore, Outcome
 
 NOTICES = {
     "surplus": "Saved. Others had finished this one meanwhile, so yours is kept as an extra.",
+    "earlier": "This one was saved before you changed it. To save the change too, correct your last one.",
     "nothing": "You have not ranked anything yet, so there is nothing to correct.",
 }
 

@@ -27,13 +27,14 @@ def open_store(url: str, project: str) -> LabelStore:
 
 def main() -> None:
     """Choose the page by address; each is shown to people who are signed in."""
-    st.set_page_config(page_title="Rank answers", layout="wide")
+    st.set_page_config(layout="wide")
     pages = {
         "rank": st.Page(_for_people(_rank), title="Rank answers", url_path="rank", default=True),
         "history": st.Page(_for_people(_history), title="My rankings", url_path="history"),
         "instructions": st.Page(_for_people(_instructions), title="Instructions", url_path="instructions"),
     }
     st.session_state["pages"] = pages
+    _keep_form()
     page = st.navigation(list(pages.values()), position="hidden")
     wanted = st.session_state.pop("go", None)
     if wanted in pages and page is not pages[wanted]:
@@ -69,7 +70,7 @@ def _store_url() -> str:
 def _rank(store: LabelStore, labeler: Labeler) -> None:
     assignment = store.claim(labeler)
     progress = store.progress(labeler)
-    as_form = _wants_form()
+    as_form = bool(st.session_state.get("plain"))
     show_frame("finished" if assignment is None else f"{assignment.id}-{assignment.revision}")
     _header(store, labeler, progress)
     show_notices()
@@ -116,13 +117,12 @@ def _header(store: LabelStore, labeler: Labeler, progress: Progress) -> None:
         st.caption(progress_words(progress))
 
 
-def _wants_form() -> bool:
-    """Whether this person wants the plain form. Links between pages drop it from the address: it is put there again."""
+def _keep_form() -> None:
+    """Who chose the plain form keeps it: links between pages drop it from the address, here it is put there again."""
     if st.query_params.get(FORM) == "plain":
         st.session_state["plain"] = True
     elif st.session_state.get("plain"):
         st.query_params[FORM] = "plain"
-    return bool(st.session_state.get("plain"))
 
 
 def _switch_form(to_plain: bool) -> None:

@@ -205,7 +205,7 @@ def _actions(form: _Form, labeler: Labeler, can_reopen: bool) -> None:
             on_click=act,
             args=(lambda: _submit(form),),
         )
-        with st.popover("Skip"):
+        with st.popover("Skip", key=form.key("why")):
             reason = st.selectbox(
                 "Why?", assignment.settings.skip_reasons, index=None, format_func=visible, key=form.key("reason")
             )

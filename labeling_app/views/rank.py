@@ -67,7 +67,9 @@ def receive(store: LabelStore, labeler: Labeler, raw: Any) -> None:
     if raw is None:
         return
     submit_id = str(raw.get("submit_id", ""))[:100] if isinstance(raw, dict) else ""
-    answer = {"submit_id": submit_id, "ok": True, "message": ""}
+    # `at` makes every answer another one: the sheet hears of nothing that is equal to what it had.
+    count = st.session_state.get("answer", {}).get("at", 0) + 1
+    answer: dict[str, Any] = {"submit_id": submit_id, "ok": True, "message": "", "at": count}
     try:
         answer["message"] = _act(store, labeler, parse_event(raw))
     except RLHFError as error:
@@ -82,6 +84,8 @@ def _act(store: LabelStore, labeler: Labeler, event: Event) -> str:
     assignment = replace(store.assignment(labeler, event.assignment_id), revision=event.revision)
     if isinstance(event, Submit):
         outcome = store.submit(assignment, **event.said())
+        if outcome is Outcome.REPEATED and _differs(store, labeler, event):
+            return NOTICES["earlier"]
         return NOTICES["surplus"] if outcome is Outcome.SURPLUS else ""
     if isinstance(event, Skip):
         store.skip(assignment, event.reason, submit_id=event.submit_id, active_seconds=event.active_seconds)
@@ -90,6 +94,13 @@ def _act(store: LabelStore, labeler: Labeler, event: Event) -> str:
     elif isinstance(event, Alive):
         store.renew(assignment)
     return ""
+
+
+def _differs(store: LabelStore, labeler: Labeler, event: Submit) -> bool:
+    """Whether what was kept at the first try is not what was sent now: the server was away, and more was changed."""
+    kept = next((p.said for p in store.history(labeler, 5) if p.assignment_id == event.assignment_id), None)
+    sent = event.said()
+    return kept != Said(sent["ranks"], sent["strength"], sent["notes"], sent["comment"], sent["better"])
 
 
 def _text(text: str) -> dict[str, Any]:

@@ -85,7 +85,8 @@ def complaints(source: str) -> Iterator[str]:
             yield f"line {node.lineno}: {name}({ast.unparse(node.args[2])})"
         widget = node.args[0].attr if name in BOUND and isinstance(node.args[0], ast.Attribute) else name
         options = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "options")]
-        if widget in OPTIONS_ARE_MARKDOWN and not all(is_ours(o) for o in options if widget == name or o != node.args[1]):
+        given = options if widget == name else options[1:]  # of a bound widget the second argument is its name
+        if widget in OPTIONS_ARE_MARKDOWN and not all(is_ours(o) for o in given):
             yield f"line {node.lineno}: {widget}'s options are Markdown too"
 
 
