@@ -113,7 +113,8 @@ def _parts(node: SyntaxTreeNode) -> Tree:
         return _link(_children(node), _target(node, "href"))
     if kind == "image":
         return [f"![{node.content}]({_target(node, 'src')})"]
-    return [visible(node.content)]  # again: the parser has read entities (`&#x202E;`) and addresses (`%E2%80%AE`)
+    # Made visible again: the parser has read entities (`&#x202E;`) and addresses (`%E2%80%AE`).
+    return [visible(node.content)] if node.content else []
 
 
 def _link(inside: Tree, address: str) -> Tree:

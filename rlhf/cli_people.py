@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rlhf.cli_store import MaybeConfigPath, StoreOption, opened
+
+if TYPE_CHECKING:
+    from rlhf.preferences import Person
 
 people_app = typer.Typer(no_args_is_help=True, help="Invite people to a label store; give roles, suspend, forget.")
 
@@ -32,6 +35,9 @@ def invite(
     config: MaybeConfigPath = None,
 ) -> None:
     """Print a personal invite, shown this once. Inviting somebody again makes their earlier invite worthless."""
+    from rlhf.preferences.people import check_invite
+
+    check_invite(name, role.value, email)  # before the store is made: a bad name leaves nothing behind
     with opened(store, config, "default", create=True) as labels:
         token = labels.invite(name, role.value, email=email)
     typer.echo(f"{url.rstrip('/')}/invite/{token}" if url else token)
@@ -49,11 +55,18 @@ def list_people(store: StoreOption = None, config: MaybeConfigPath = None) -> No
     with opened(store, config, "default") as labels:
         table = Table("name", "role", "e-mail", "may come in", "judgments", "last (UTC)", title=Text(labels.name))
         for person in labels.people():
-            by = "by invite" if person.invited else "by e-mail" if person.email else "by name, on this machine"
             last = "" if person.last is None else datetime.fromtimestamp(person.last, UTC).strftime("%Y-%m-%d %H:%M")
-            state = by if person.active else "no"
-            table.add_row(Text(person.name), person.role, Text(person.email), state, str(person.judgments), last)
+            state, judged = _way_in(person), str(person.judgments)
+            table.add_row(Text(person.name), person.role, Text(person.email), state, judged, last)
     Console().print(table)
+
+
+def _way_in(person: Person) -> str:
+    if not person.active:
+        return "no"
+    if person.invited or person.email:
+        return "by invite" if person.invited else "by e-mail"
+    return "by name, on this machine" if person.role == "labeler" else "once invited"
 
 
 @people_app.command("role")

@@ -141,6 +141,9 @@ def store_project(
     wanted = _settings(changes or [])
     text = None if guidelines is None else check_text(_text_of(guidelines), str(guidelines))
     if create:
+        from rlhf.preferences.settings import parse_settings
+
+        parse_settings(wanted, f"project {name!r}")  # before the store is made, as in `import`
         with opened(store, config, "default", create=True) as labels:
             labels.create_project(name, wanted)
     with opened(store, config, name) as labels:
@@ -195,8 +198,9 @@ def store_gold(
     """Add gold tasks, mixed in unseen (`gold_share`), or show how each labeler did on them."""
     if file is not None:
         from rlhf.data.sources import load_rankings
+        from rlhf.preferences import gold
 
-        known = load_rankings(file)
+        known = gold.checked(load_rankings(file), None)  # before the store is made, as in `import`
         with opened(store, config, project, create=True) as labels:
             typer.echo(f"{labels.name}: {labels.add_gold(known, batch=batch)} new gold tasks of {len(known)}")
         return

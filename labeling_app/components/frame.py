@@ -14,6 +14,8 @@ header[data-testid="stHeader"] { display: none; }
 [data-testid="stMainBlockContainer"] { padding-top: 1rem; padding-bottom: 2rem; max-width: 66rem; }
 [data-testid="stText"], textarea { unicode-bidi: plaintext; overflow-wrap: anywhere; }
 .st-key-prompt { background: light-dark(#eef3f0, #1b2726); border-color: transparent; }
+h1 { font-size: 1.75rem !important; }
+[class*="st-key-card-"] h3 { font-size: 1.0625rem; padding: 0; }
 .st-key-prompt [data-testid="stCaptionContainer"] p { font-weight: 600; }
 [class*="st-key-card-"], [class*="st-key-past-"] { background: light-dark(#ffffff, #1d2324); }
 [data-testid="stLayoutWrapper"]:has(> .st-key-actions) { position: sticky; bottom: 0; z-index: 5; }

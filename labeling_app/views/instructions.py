@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from labeling_app.components.texts import show_text
+from labeling_app.components.ranking import show_formatted
 from rlhf.preferences import LabelStore
 
 
@@ -20,4 +20,4 @@ def show(store: LabelStore) -> None:
     for version in versions:
         written = datetime.fromtimestamp(version.at, UTC)
         with st.expander(f"Version {version.version:d}, {written:%d %b %Y}", expanded=version is versions[0]):
-            show_text(version.text)
+            show_formatted(version.text, f"instructions-{version.version}")

@@ -34,7 +34,7 @@ class StoreHandle:
         if found is None:
             raise StoreError(
                 f"label store {self.name}: holds no project {project!r} but {', '.join(known)}; "
-                f"make it with: rlhf store project {project}"
+                f"make it with: rlhf store project {project} --create"
             )
         self._project_id: int = found
         self.project = project

@@ -39,7 +39,7 @@ MUCH = 3  # strength
 
 def load(connection: Connection, assignment_id: int, labeler: Labeler) -> Assignment:
     """The assignment as its labeler may see it: no sources, their own order, their last judgment if reopened."""
-    row = of_labeler(connection, assignment_id, labeler)
+    row = queue.of_labeler(connection, assignment_id, labeler)
     task = connection.execute(
         sa.select(tasks.c.project_id, prompts.c.body).join_from(tasks, prompts).where(tasks.c.id == row.task_id)
     ).one()
@@ -76,7 +76,7 @@ def submit(
     if active_seconds is not None and not (math.isfinite(active_seconds) and active_seconds >= 0):
         raise StoreError(f"active_seconds: expected a time of 0 or more seconds, found {active_seconds}")
     access.one_at_a_time(connection, assignment.labeler)
-    row = of_labeler(connection, assignment.id, assignment.labeler)
+    row = queue.of_labeler(connection, assignment.id, assignment.labeler)
     earlier = connection.execute(sa.select(judgments).where(judgments.c.submit_id == submit_id)).one_or_none()
     if earlier is not None:
         if (earlier.task_id, earlier.labeler_id) != (row.task_id, row.labeler_id):
@@ -144,14 +144,13 @@ def reopen(connection: Connection, project_id: int, labeler: Labeler, assignment
 
 
 def save_draft(connection: Connection, assignment: Assignment, body: Mapping[str, Any]) -> None:
-    """Keep what the labeler has begun to say; nothing happens once the task is judged and not reopened."""
-    text = json.dumps(dict(body))
+    """Keep what the labeler has begun to say; nothing happens once that revision is written or given up."""
+    text = check_text(json.dumps(dict(body), ensure_ascii=False), "draft")
     if len(text) > DRAFT_LENGTH:
         raise StoreError(f"draft: {len(text)} characters are too many; {DRAFT_LENGTH} are kept at most")
-    check_text(json.dumps(dict(body), ensure_ascii=False), "draft")
     access.one_at_a_time(connection, assignment.labeler)
-    row = of_labeler(connection, assignment.id, assignment.labeler)
-    if row.state != "open" and not row.reopened:
+    row = queue.of_labeler(connection, assignment.id, assignment.labeler)
+    if (row.state != "open" and not row.reopened) or _revision(connection, row) + 1 != assignment.revision:
         return
     connection.execute(sa.delete(drafts).where(drafts.c.assignment_id == row.id))
     kept = {"assignment_id": row.id, "body": dict(body)}
@@ -222,14 +221,6 @@ def check_said(what: Said, shown: list[int], settings: ProjectSettings) -> None:
     _check_length(what.better, "better", BETTER_LENGTH)
     if what.better and not settings.better_answer:
         raise StoreError("better: this project does not ask for answers of your own")
-
-
-def of_labeler(connection: Connection, assignment_id: int, labeler: Labeler) -> Row[Any]:
-    """The assignment's row; StoreError if there is none of that number, or it is somebody else's."""
-    row = connection.execute(sa.select(assignments).where(assignments.c.id == assignment_id)).one_or_none()
-    if row is None or row.labeler_id != labeler.id:
-        raise StoreError(f"assignment {assignment_id}: this labeler has none of that number; claim one")
-    return row
 
 
 def as_prompt(body: Any) -> PromptLike:

@@ -41,8 +41,7 @@ class People(StoreHandle):
 
         An earlier token of theirs is worthless from now on, and their sessions end. For admins.
         """
-        name, email = _checked_name(name), _checked_email(email)
-        _check_role(role)
+        name, email = check_invite(name, role, email)
         token = secrets.token_urlsafe(24)
         with self._writing() as connection:
             access.allow(connection, by, "admin")
@@ -200,6 +199,12 @@ def _person(connection: Connection, name: str) -> Row[tuple[object, ...]]:
     if row is None:
         raise StoreError(f"name: nobody here is called {name!r}; `rlhf people list` says who there is")
     return row
+
+
+def check_invite(name: str, role: str, email: str) -> tuple[str, str]:
+    """Name and e-mail as they will be kept; StoreError for what no invite can have."""
+    _check_role(role)
+    return _checked_name(name), _checked_email(email)
 
 
 def _checked_name(name: str) -> str:

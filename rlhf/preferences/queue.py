@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from rlhf.errors import StoreError
 from rlhf.preferences import access
 from rlhf.preferences.handle import project_settings
 from rlhf.preferences.schema import assignments, drafts, judgments, now, projects, task_completions, tasks
@@ -55,7 +56,7 @@ def claim(connection: Connection, project_id: int, labeler: Labeler) -> int | No
 def renew(connection: Connection, project_id: int, assignment: Assignment) -> bool:
     """Extend the lease; False if the task is no longer this labeler's to finish (judged, or given to others)."""
     access.one_at_a_time(connection, assignment.labeler)
-    row = connection.execute(sa.select(assignments).where(assignments.c.id == assignment.id)).one()
+    row = of_labeler(connection, assignment.id, assignment.labeler)
     if not row.reopened:
         task = connection.execute(sa.select(tasks).where(tasks.c.id == row.task_id)).one()
         if row.state != "open" or free_places(connection, task, row.labeler_id) < 1:
@@ -66,10 +67,20 @@ def renew(connection: Connection, project_id: int, assignment: Assignment) -> bo
 
 def release(connection: Connection, assignment: Assignment) -> None:
     """Give an open task back for others, or leave a reopened judgment as it was."""
+    access.one_at_a_time(connection, assignment.labeler)
+    of_labeler(connection, assignment.id, assignment.labeler)
     update = sa.update(assignments).where(assignments.c.id == assignment.id)
     connection.execute(update.values(reopened=False, leased_until=now(connection.dialect.name)))
     connection.execute(sa.delete(drafts).where(drafts.c.assignment_id == assignment.id))
     access.record(connection, assignment.labeler, "release", assignment=assignment.id)
+
+
+def of_labeler(connection: Connection, assignment_id: int, labeler: Labeler) -> Row[Any]:
+    """The assignment's row; StoreError if there is none of that number, or it is somebody else's."""
+    row = connection.execute(sa.select(assignments).where(assignments.c.id == assignment_id)).one_or_none()
+    if row is None or row.labeler_id != labeler.id:
+        raise StoreError(f"assignment {assignment_id}: this labeler has none of that number; claim one")
+    return row
 
 
 def free_places(connection: Connection, task: Row[Any], labeler_id: int) -> int:
@@ -108,7 +119,9 @@ def progress(connection: Connection, project_id: int, labeler: Labeler) -> Progr
         .group_by(assignments.c.state)
     )
     by_state: dict[str, int] = {row.state: row.n for row in states}
-    own = sa.select(judgments.c.active_seconds).where(judgments.c.labeler_id == labeler.id)
+    ranked = (judgments.c.labeler_id == labeler.id) & judgments.c.ranks.is_not(None)
+    here = judgments.join(tasks, (tasks.c.id == judgments.c.task_id) & (tasks.c.project_id == project_id))
+    own = sa.select(judgments.c.active_seconds).select_from(here).where(ranked)
     recent = list(connection.scalars(own.order_by(judgments.c.id.desc()).limit(20)))
     seconds = [s for s in recent if s is not None]
     since = now(connection.dialect.name) - DAY

@@ -160,7 +160,7 @@ class Progress:
     ranked: int
     skipped: int
     remaining: int  # that this labeler could still be given; counted up to queue.MOST_COUNTED
-    today: int = 0  # judged in the last 24 hours
+    today: int = 0  # ranked in the last 24 hours
     seconds: float | None = None
 
 

@@ -119,6 +119,7 @@ def test_nobody_is_called_from_any_page(new_context: Callable[..., BrowserContex
     look(page, found)
     page.get_by_role("link", name="Instructions").click()
     expect(page.get_by_text("Version 1")).to_be_visible()
+    expect(page.locator(".sheet table")).to_be_visible()
     look(page, found)
     assert page.title() == "Instructions"
 

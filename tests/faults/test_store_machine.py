@@ -40,7 +40,7 @@ class Place:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Claims, submits (late, again), skips, corrections, releases, and time that passes."""
+    """Claims, submits (late, again), skips, corrections, releases, suspensions, and time that passes."""
 
     new_store: Callable[[], str]
     runs = 0
@@ -57,6 +57,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.given: dict[tuple[int, str], Assignment] = {}
         self.said: list[tuple[int, str, str]] = []  # task, person, submit id
         self.clock = 0
+        self.out: set[str] = set()  # who is suspended
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -89,8 +90,17 @@ class StoreMachine(RuleBasedStateMachine):
 
     # --- what people do
 
+    def refused(self, name: str, act: Callable[[], object]) -> bool:
+        """Whether this person is suspended: then whatever they try is refused, and changes nothing."""
+        if name in self.out:
+            with pytest.raises(StoreError, match="not active here any more"):
+                act()
+        return name in self.out
+
     @rule(name=st.sampled_from(PEOPLE))
     def claim(self, name: str) -> None:
+        if self.refused(name, lambda: self.store.claim(self.people[name])):
+            return
         expected, now = self.expected_claim(name), self.tick()
         found = self.store.claim(self.people[name])
         assert (None if found is None else found.task_id) == expected
@@ -106,6 +116,8 @@ class StoreMachine(RuleBasedStateMachine):
         task, name = data.draw(st.sampled_from(sorted(self.given)))
         place, now = self.places[task, name], self.tick()
         submit_id = f"{now}"
+        if self.refused(name, lambda: self.send(task, name, submit_id, skip)):
+            return
         if place.state != "open" and not place.reopened:
             with pytest.raises(StoreError, match="judged or skipped already"):
                 self.send(task, name, submit_id, skip)
@@ -126,12 +138,16 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), skip=st.booleans())
     def send_again(self, data: st.DataObject, skip: bool) -> None:
         task, name, submit_id = data.draw(st.sampled_from(self.said))
+        if self.refused(name, lambda: self.send(task, name, submit_id, skip)):
+            return
         assert self.send(task, name, submit_id, skip) is Outcome.REPEATED
 
     @precondition(lambda self: self.given)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         task, name = data.draw(st.sampled_from(sorted(self.given)))
+        if self.refused(name, lambda: self.store.release(self.given[task, name])):
+            return
         place = self.places[task, name]
         place.until, place.reopened = self.tick(), False
         self.store.release(self.given[task, name])
@@ -140,6 +156,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def renew(self, data: st.DataObject) -> None:
         task, name = data.draw(st.sampled_from(sorted(self.given)))
+        if self.refused(name, lambda: self.store.renew(self.given[task, name])):
+            return
         place, now = self.places[task, name], self.tick()
         expected = place.reopened or (place.state == "open" and self.free(task, name) > 0)
         assert self.store.renew(self.given[task, name]) is expected
@@ -148,6 +166,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(PEOPLE))
     def reopen_last(self, name: str) -> None:
+        if self.refused(name, lambda: self.store.reopen(self.people[name])):
+            return
         mine = [task for task, who, _ in self.said if who == name]
         found = self.store.reopen(self.people[name])
         assert (None if found is None else found.task_id) == (mine[-1] if mine else None)
@@ -156,6 +176,20 @@ class StoreMachine(RuleBasedStateMachine):
                 place.reopened = place.reopened and who != name
             self.places[found.task_id, name].reopened = True
             self.given[found.task_id, name] = found
+
+    @rule(name=st.sampled_from(PEOPLE))
+    def suspend_or_reinstate(self, name: str) -> None:
+        """What a suspended person has open goes to others at once; a correction that they had begun is off."""
+        if name in self.out:
+            self.store.reinstate(name)
+            self.out.remove(name)
+            return
+        now = self.tick()
+        self.store.suspend(name)
+        self.out.add(name)
+        for (_, who), place in self.places.items():
+            if who == name:
+                place.until, place.reopened = (now if place.state == "open" else place.until), False
 
     @rule()
     def time_passes(self) -> None:

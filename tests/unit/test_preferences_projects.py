@@ -265,6 +265,7 @@ def test_a_draft_lasts_until_the_task_is_judged(store: LabelStore, store_url: st
     store.submit(first, ranks(first, a=1, b=2), submit_id="s1")
     assert claimed(store).draft == {}
     store.save_draft(first, {"comment": "too late"})
+    assert claimed(store).prompt == "q" and claimed(store).draft == {}
     again = store.reopen(store.labeler("ann"), first.id)
     assert again is not None and again.draft == {}
     store.save_draft(again, {"comment": "better so"})
@@ -273,6 +274,10 @@ def test_a_draft_lasts_until_the_task_is_judged(store: LabelStore, store_url: st
     assert again is not None and again.draft == {}
     with pytest.raises(StoreError, match=r"draft: .* characters are too many"):
         store.save_draft(again, {"comment": "x" * 100_001})
+    store.save_draft(again, {"comment": "字" * 20_000})  # as it is typed, not as JSON may spell it
+    store.save_draft(first, {"comment": "of a stale tab"})
+    again = store.reopen(store.labeler("ann"), first.id)
+    assert again is not None and again.draft == {"comment": "字" * 20_000}
     with pytest.raises(DataError, match="lone surrogate"):
         store.save_draft(again, {"comment": "\ud800"})
 
@@ -306,14 +311,19 @@ def test_guidelines_keep_every_version(store: LabelStore) -> None:
     assert [(g.version, g.text) for g in store.guidelines()] == [(2, "Be fair."), (1, "Be kind.")]
 
 
-def test_progress_says_todays_work_and_pace(store: LabelStore) -> None:
+def test_progress_says_this_projects_pace(store: LabelStore, store_url: str) -> None:
     store.add_tasks([NewTask(str(i), ("a", "b")) for i in range(4)], batch="one")
     ann = store.labeler("ann")
     for i, seconds in enumerate((10.0, 30.0, 20.0)):
         assignment = claimed(store)
         store.submit(assignment, ranks(assignment, a=1, b=2), submit_id=f"s{i}", active_seconds=seconds)
+    store.skip(claimed(store), "no", active_seconds=900.0)
     found = store.progress(ann)
-    assert (found.ranked, found.skipped, found.remaining, found.today, found.seconds) == (3, 0, 1, 3, 20.0)
+    assert (found.ranked, found.skipped, found.remaining, found.today, found.seconds) == (3, 1, 0, 3, 20.0)
+    store.create_project("second")
+    with LabelStore.open(store_url, project="second") as second:
+        elsewhere = second.progress(ann)
+    assert (elsewhere.today, elsewhere.seconds) == (0, None)
 
 
 def test_progress_counts_no_further_than_anybody_reads(store: LabelStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,7 +168,7 @@ def test_a_skip_goes_to_the_next_person_and_does_not_come_back(store: LabelStore
     assert store.claim(ann) is None
     rank(store, claimed(store, bob), "s2")
     assert store.counts() == Counts(tasks=1, waiting=0, rankings=1, skips=1, judgments=2, labelers=2)
-    assert store.progress(ann) == Progress(ranked=0, skipped=1, remaining=0, today=1)
+    assert store.progress(ann) == Progress(ranked=0, skipped=1, remaining=0)
 
 
 def test_a_correction_is_a_new_revision_and_the_last_one_counts(store: LabelStore) -> None:

@@ -39,8 +39,14 @@ def _projects() -> None:
     """What were columns becomes a JSON object, so that a setting more is no migration more."""
     op.add_column("projects", sa.Column("settings", sa.JSON, nullable=False, server_default="{}"))
     op.add_column("projects", sa.Column("secret", sa.String(64), nullable=False, server_default=""))
-    columns = (sa.column(name) for name in ("id", "lease_seconds", "allow_partial", "secret"))
-    projects = sa.table("projects", *columns, sa.column("settings", sa.JSON))
+    projects = sa.table(
+        "projects",
+        sa.column("id", sa.Integer),
+        sa.column("lease_seconds", sa.Float),
+        sa.column("allow_partial", sa.Boolean),
+        sa.column("settings", sa.JSON),
+        sa.column("secret", sa.String),
+    )
     connection = op.get_bind()
     for row in connection.execute(sa.select(projects.c.id, projects.c.lease_seconds, projects.c.allow_partial)).all():
         settings = {"lease_seconds": row.lease_seconds, "allow_partial": bool(row.allow_partial)}
