@@ -234,3 +234,12 @@ def test_two_answers_on_a_scale(chromium: Browser) -> None:
         sheet.page.get_by_role("radio", name="2 better").click()
         sheet.press("Enter")
         assert sheet.events()[-1]["strength"] == 2
+
+
+def test_a_key_right_after_the_help_was_closed_counts(sheet: Sheet) -> None:
+    """No time in between: on a busy machine the browser tells of the closed dialog later than the next key comes."""
+    sheet.press("?")
+    expect(sheet.page.get_by_role("dialog")).to_be_visible()
+    sheet.keys("Escape", "Digit2", "Digit1")
+    assert sheet.said().startswith("2 first, then 1.")
+    expect(sheet.page.get_by_role("dialog")).to_have_count(0)

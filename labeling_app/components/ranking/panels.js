@@ -53,11 +53,8 @@ function openHelp(sheet) {
     const dialog = el("dialog", { class: "help", ...named });
     const title = el("h2", { id: "help-title", tabindex: -1 }, "Keys");
     dialog.append(el("div", { class: "help-head" }, title, close), keySwitch(sheet), keyTable(sheet), mouseHelp(sheet));
-    dialog.addEventListener("close", () => {
-        dialog.remove();
-        sheet.help = null;
-        if (cameFrom?.isConnected) cameFrom.focus({ preventScroll: true });
-    });
+    dialog.cameFrom = cameFrom;
+    dialog.addEventListener("close", () => closeHelp(sheet)); // closed by the browser
     dialog.addEventListener("click", (event) => {
         if (event.target === dialog) closeHelp(sheet); // on what lies around it
     });
@@ -67,8 +64,14 @@ function openHelp(sheet) {
     title.focus();
 }
 
+/** At once, not when the browser tells of it: the key after Escape may come sooner. */
 function closeHelp(sheet) {
-    sheet.help?.close();
+    const dialog = sheet.help;
+    if (!dialog) return;
+    sheet.help = null;
+    dialog.close();
+    dialog.remove();
+    if (dialog.cameFrom?.isConnected) dialog.cameFrom.focus({ preventScroll: true });
 }
 
 function keySwitch(sheet) {
