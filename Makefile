@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 # Two torch threads on a busy machine are many times slower than one, so tests pin one.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term:skip-covered
-# Beside them lie a helper, and the script that made tests/data/trl_ppo_oracle.json.
-BENCHMARKS := $(filter-out benchmarks/trl_venv.py benchmarks/ppo_oracle.py benchmarks/ppo_quality_runs.py,$(sort $(wildcard benchmarks/*.py)))
+# Beside them lie helpers, and the script that made tests/data/trl_ppo_oracle.json.
+BENCHMARKS := $(filter-out benchmarks/trl_venv.py benchmarks/ppo_oracle.py benchmarks/ppo_quality_runs.py benchmarks/labeling_clients.py benchmarks/labeling_queue.py,$(sort $(wildcard benchmarks/*.py)))
 MADE_FROM := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help

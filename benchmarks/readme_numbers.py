@@ -5,8 +5,8 @@
 A section of a page that begins with `<!-- numbers: NAME -->` and ends with `<!-- /numbers: NAME -->` is written
 anew from that run's summary; everything else stays as it is. `quickstart` comes from runs/quickstart/summary.json,
 `film-reviews` from docs/film-reviews.summary.json. Date and machine come from the manifest beside the summary, so the
-same run always gives the same text. `ppo-speed` and `ppo-quality` come from the JSON files in docs/ that the benchmarks
-of these names write. Where a run is missing or unfinished, its section stays, and a line says so.
+same run always gives the same text. `ppo-speed`, `ppo-quality` and `labeling-load` come from the JSON files in docs/
+that the benchmarks write. Where a run is missing or unfinished, its section stays, and a line says so.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ JUDGES = {
     "vader": "more positive, by VADER (a rule-based lexicon)",
     "reward": "the reward model that PPO was trained on (no evidence)",
 }
+DATABASES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 ORDER = ("gold", "vader", "reward")
 
 
@@ -132,6 +133,16 @@ def quality_section(found: Mapping[str, Any]) -> str:
     return "\n".join([*rows, "", facts])
 
 
+def load_sentence(found: Mapping[str, Any]) -> str:
+    """The README's line of docs/labeling-load.json."""
+    queries = " and ".join(f"{ms:.1f} ms in {DATABASES[name]}" for name, ms in found["next_task_p95_ms"].items())
+    return (
+        f"With 100 people at one server, 20 s a task, the next task is there {found['p95_ms']['100x20']:.0f} ms after a "
+        f"submit; finding it\namong {found['queue_tasks']:,} takes {queries} (95th percentiles; {found['date']}, "
+        f"{found['machine']})."
+    )
+
+
 def _peaks(found: Mapping[str, float]) -> str:
     return " and ".join(f"{updates} updates is {mib:.0f} MiB" for updates, mib in found.items())
 
@@ -152,6 +163,7 @@ def _bin(found: Mapping[str, Any] | None) -> str:
 BENCHMARKS: list[tuple[str, str, str, Callable[[Mapping[str, Any]], str]]] = [
     ("ppo-speed", "README.md", "ppo-vs-trl", speed_sentence),
     ("ppo-quality", "README.md", "ppo-quality", quality_sentence),
+    ("labeling-load", "README.md", "labeling-load", load_sentence),
     ("ppo-speed", "docs/ppo.md", "ppo-vs-trl", speed_section),
     ("ppo-quality", "docs/ppo.md", "ppo-quality", quality_section),
 ]

@@ -55,7 +55,15 @@ def make_engine(url: URL) -> Engine:
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _configure_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
+    else:
+        sa.event.listen(engine, "connect", _configure_postgresql)
     return engine
+
+
+def _configure_postgresql(connection: Any, _record: object) -> None:
+    connection.autocommit = True  # else the setting would go with the first rollback
+    connection.execute("SET jit = off")  # compiling takes 20 ms; the queries that it is tried on take one
+    connection.autocommit = False
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

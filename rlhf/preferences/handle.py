@@ -16,7 +16,7 @@ from rlhf.data.records import check_text
 from rlhf.errors import StoreError
 from rlhf.preferences import access, care
 from rlhf.preferences import engine as db
-from rlhf.preferences.schema import DEFAULT_PROJECT, SCHEMA_VERSION, projects
+from rlhf.preferences.schema import DEFAULT_PROJECT, SCHEMA_VERSION, projects, queues
 from rlhf.preferences.settings import ProjectSettings, parse_settings
 from rlhf.preferences.types import Labeler, Project
 
@@ -143,6 +143,7 @@ class StoreHandle:
                 raise StoreError(f"project {name!r}: exists already; change its settings, or choose another name")
             row = {"name": name, "settings": settings.model_dump(mode="json"), "secret": secrets.token_hex(32)}
             added = connection.execute(sa.insert(projects).values(**row).returning(projects.c.id)).scalar_one()
+            connection.execute(sa.insert(queues).values(project_id=added, version=1))
             access.record(connection, by, "create project", project=added)
 
     def configure(self, changes: Mapping[str, Any], *, by: Labeler | None = None) -> ProjectSettings:

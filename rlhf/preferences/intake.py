@@ -26,6 +26,7 @@ from rlhf.data.records import (
     ranking_row,
 )
 from rlhf.errors import DataError
+from rlhf.preferences import queue
 from rlhf.preferences.schema import completions, judgments, labelers, now, prompts, task_completions, tasks
 from rlhf.preferences.settings import MOST_COMPLETIONS
 from rlhf.preferences.types import ImportReport, NewTask
@@ -209,6 +210,7 @@ def write_tasks(connection: Connection, project_id: int, new: Iterable[_Task], b
             for i, text in enumerate(shas)
         ],
     )
+    queue.changed(connection, project_id)
     return known
 
 

@@ -114,6 +114,8 @@ def submit(
     if task.gold is None:
         change = (state == "done") - (row.state == "done")
         connection.execute(sa.update(tasks).where(tasks.c.id == task.id).values(judged=tasks.c.judged + change))
+        if change < 0:  # a judgment became a skip: the place is free for others
+            queue.changed(connection, task.project_id)
     done = sa.update(assignments).where(assignments.c.id == row.id)
     connection.execute(done.values(state=state, reopened=False, leased_until=clock))
     connection.execute(sa.delete(drafts).where(drafts.c.assignment_id == row.id))
@@ -137,7 +139,8 @@ def reopen(connection: Connection, project_id: int, labeler: Labeler, assignment
     found = connection.scalar(query if assignment_id is None else query.where(assignments.c.id == assignment_id))
     if found is None:
         return None
-    connection.execute(sa.update(assignments).where(assignments.c.labeler_id == labeler.id).values(reopened=False))
+    others = sa.update(assignments).where(assignments.c.labeler_id == labeler.id, assignments.c.reopened)
+    connection.execute(others.values(reopened=False))
     connection.execute(sa.update(assignments).where(assignments.c.id == found).values(reopened=True))
     access.record(connection, labeler, "reopen", assignment=found)
     return int(found)

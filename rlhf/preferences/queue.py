@@ -14,12 +14,24 @@ import statistics
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Row
 
 from rlhf.errors import StoreError
 from rlhf.preferences import access
 from rlhf.preferences.handle import project_settings
-from rlhf.preferences.schema import assignments, drafts, judgments, now, projects, task_completions, tasks
+from rlhf.preferences.schema import (
+    IN_HAND,
+    assignments,
+    bookmarks,
+    drafts,
+    judgments,
+    now,
+    projects,
+    queues,
+    task_completions,
+    tasks,
+)
 from rlhf.preferences.settings import ProjectSettings
 from rlhf.preferences.types import Assignment, Labeler, Progress
 
@@ -39,6 +51,7 @@ def claim(connection: Connection, project_id: int, labeler: Labeler) -> int | No
     if current is not None:
         _extend(connection, settings, current)
         return current
+    _move_bookmark(connection, project_id, labeler)
     task_id = _next_task(connection, project_id, labeler, settings)
     if task_id is None:
         return None
@@ -48,8 +61,8 @@ def claim(connection: Connection, project_id: int, labeler: Labeler) -> int | No
     query = sa.select(task_completions.c.completion_id).where(task_completions.c.task_id == task_id)
     shown = list(connection.scalars(query))
     _chance.shuffle(shown)
-    values = {"task_id": task_id, "labeler_id": labeler.id, "state": "open", "reopened": False, "shown": shown}
-    insert = sa.insert(assignments).values(leased_until=_lease_end(connection, settings), **values)
+    values = {"task_id": task_id, "project_id": project_id, "labeler_id": labeler.id, "state": "open", "shown": shown}
+    insert = sa.insert(assignments).values(reopened=False, leased_until=_lease_end(connection, settings), **values)
     return int(connection.execute(insert.returning(assignments.c.id)).scalar_one())
 
 
@@ -96,8 +109,7 @@ def free_places(connection: Connection, task: Row[Any], labeler_id: int) -> int:
 
 def had(connection: Connection, project_id: int, labeler: Labeler) -> int:
     """How many tasks of the project this labeler was ever given."""
-    mine = sa.select(sa.func.count()).join_from(assignments, tasks, tasks.c.id == assignments.c.task_id)
-    return connection.scalar(mine.where(assignments.c.labeler_id == labeler.id, tasks.c.project_id == project_id)) or 0
+    return connection.scalar(sa.select(sa.func.count()).where(_of(labeler, project_id))) or 0
 
 
 def gold_at(secret: str, labeler_id: int, position: int, share: float) -> bool:
@@ -114,17 +126,17 @@ def progress(connection: Connection, project_id: int, labeler: Labeler) -> Progr
     """How many tasks this labeler ranked and skipped, and how many they could still be given."""
     states = connection.execute(
         sa.select(assignments.c.state, sa.func.count().label("n"))
-        .join(tasks, tasks.c.id == assignments.c.task_id)
-        .where(assignments.c.labeler_id == labeler.id, tasks.c.project_id == project_id)
+        .where(_of(labeler, project_id))
         .group_by(assignments.c.state)
     )
     by_state: dict[str, int] = {row.state: row.n for row in states}
-    ranked = (judgments.c.labeler_id == labeler.id) & judgments.c.ranks.is_not(None)
-    here = judgments.join(tasks, (tasks.c.id == judgments.c.task_id) & (tasks.c.project_id == project_id))
-    own = sa.select(judgments.c.active_seconds).select_from(here).where(ranked)
-    recent = list(connection.scalars(own.order_by(judgments.c.id.desc()).limit(20)))
+    # A subquery and no join: SQLite would go through the project's tasks, however many, for one person's judgments.
+    of_project = sa.select(tasks.c.project_id).where(tasks.c.id == judgments.c.task_id).scalar_subquery() == project_id
+    ranked = (judgments.c.labeler_id == labeler.id) & judgments.c.ranks.is_not(None) & of_project
+    own = sa.select(judgments.c.active_seconds).where(ranked)
+    recent = list(connection.scalars(own.order_by(judgments.c.created_at.desc()).limit(20)))
     seconds = [s for s in recent if s is not None]
-    since = now(connection.dialect.name) - DAY
+    since = sa.select(now(connection.dialect.name) - DAY).scalar_subquery()  # once a statement: it can use the index
     today = own.with_only_columns(sa.func.count(sa.distinct(judgments.c.task_id))).where(judgments.c.created_at > since)
     return Progress(
         ranked=by_state.get("done", 0) + by_state.get("surplus", 0),
@@ -140,19 +152,21 @@ def _remaining(connection: Connection, project_id: int, labeler: Labeler, positi
 
     The one that is open now, gold or not, counts too.
     """
-    mine = (assignments.c.task_id == tasks.c.id) & (assignments.c.labeler_id == labeler.id)
-    unseen = ~sa.exists().where(mine)
-    taken_up = sa.exists().where(mine, assignments.c.state == "open")
-    of_project = sa.select(tasks.c.id).where(tasks.c.project_id == project_id)
+    unseen = _unseen(labeler)
+    wanted = (tasks.c.judged < tasks.c.overlap) | tasks.c.gold.is_not(None)
+    in_hand = sa.select(sa.func.count()).select_from(assignments).join(tasks, tasks.c.id == assignments.c.task_id)
+    opened = connection.scalar(in_hand.where(_of(labeler, project_id), IN_HAND, assignments.c.state == "open", wanted))
 
     def count(*where: sa.ColumnElement[bool]) -> int:
-        some = of_project.where(*where).limit(MOST_COUNTED).subquery()
-        return connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
+        some = sa.select(tasks.c.id).where(tasks.c.project_id == project_id, unseen, *where).limit(MOST_COUNTED)
+        return connection.scalar(sa.select(sa.func.count()).select_from(some.subquery())) or 0
 
-    opened = count(taken_up, (tasks.c.judged < tasks.c.overlap) | tasks.c.gold.is_not(None))
-    ordinary = count(tasks.c.judged < tasks.c.overlap, unseen)
+    opened = opened or 0
+    ordinary = 0
+    for stretch in _stretches(_bookmark(connection, project_id, labeler)):
+        ordinary += count(tasks.c.judged < tasks.c.overlap, stretch) if ordinary < MOST_COUNTED else 0
     share = project_settings(connection, project_id).gold_share
-    gold = count(tasks.c.gold.is_not(None), unseen) if share else 0
+    gold = count(tasks.c.gold.is_not(None)) if share else 0
     secret = _secret(connection, project_id)
     total = 0
     while ordinary and opened + total < MOST_COUNTED:
@@ -165,11 +179,9 @@ def _remaining(connection: Connection, project_id: int, labeler: Labeler, positi
 
 
 def _current(connection: Connection, project_id: int, labeler: Labeler) -> int | None:
-    mine = (assignments.c.labeler_id == labeler.id) & (tasks.c.project_id == project_id)
     rows = connection.execute(
         sa.select(assignments.c.id, assignments.c.task_id, assignments.c.reopened)
-        .join(tasks, tasks.c.id == assignments.c.task_id)
-        .where(mine, (assignments.c.state == "open") | assignments.c.reopened)
+        .where(_of(labeler, project_id), IN_HAND)
         .order_by(assignments.c.reopened.desc(), assignments.c.leased_until.desc(), assignments.c.id)
     ).all()
     for row in rows:  # a lease that ran out is taken up again if nobody else took the place
@@ -182,11 +194,74 @@ def _current(connection: Connection, project_id: int, labeler: Labeler) -> int |
 def _next_task(connection: Connection, project_id: int, labeler: Labeler, settings: ProjectSettings) -> int | None:
     """The next task in the project's order that has a free place and that this labeler never had."""
     if settings.order == "priority":
-        return _first_free(connection, project_id, labeler, (tasks.c.priority.desc(), tasks.c.id))
-    start = _chance.randrange(2**31)  # tasks lie on a ring in the order of `shuffle`: the first from a random point on
-    order = (tasks.c.shuffle, tasks.c.id)
-    found = _first_free(connection, project_id, labeler, order, tasks.c.shuffle >= start)
-    return found or _first_free(connection, project_id, labeler, order, tasks.c.shuffle < start)
+        order: tuple[sa.ColumnElement[Any], ...] = (tasks.c.priority.desc(), tasks.c.id)
+        stretches = _stretches(_bookmark(connection, project_id, labeler))
+    else:
+        start = _chance.randrange(2**31)  # tasks lie on a ring in the order of `shuffle`: the first from a random point
+        order = (tasks.c.shuffle, tasks.c.id)
+        stretches = [tasks.c.shuffle >= start, tasks.c.shuffle < start]
+    for stretch in stretches:
+        if found := _first_free(connection, project_id, labeler, order, stretch):
+            return found
+    return None
+
+
+def changed(connection: Connection, project_id: int) -> None:
+    """Say that tasks were added to the queue, or that a judged place is free again: no bookmark holds any longer."""
+    version = sa.update(queues).where(queues.c.project_id == project_id).values(version=queues.c.version + 1)
+    connection.execute(version)
+
+
+def _unseen(labeler: Labeler) -> sa.ColumnElement[bool]:
+    """This labeler never had the task.
+
+    A count and no EXISTS: PostgreSQL makes a join of that, and reads all that somebody ever did to find one task.
+    """
+    mine = (assignments.c.task_id == tasks.c.id) & (assignments.c.labeler_id == labeler.id)
+    return sa.select(sa.func.count()).select_from(assignments).where(mine).correlate(tasks).scalar_subquery() == 0
+
+
+def _of(labeler: Labeler, project_id: int) -> sa.ColumnElement[bool]:
+    return (assignments.c.labeler_id == labeler.id) & (assignments.c.project_id == project_id)
+
+
+def _bookmark(connection: Connection, project_id: int, labeler: Labeler) -> Row[Any] | None:
+    """This labeler's bookmark, if it still holds."""
+    mine = (bookmarks.c.project_id == project_id) & (bookmarks.c.labeler_id == labeler.id)
+    query = sa.select(bookmarks).join(queues, queues.c.project_id == bookmarks.c.project_id)
+    return connection.execute(query.where(mine, queues.c.version == bookmarks.c.version)).one_or_none()
+
+
+def _stretches(mark: Row[Any] | None) -> list[sa.ColumnElement[bool]]:
+    """The queue from the bookmark on: the rest of its priority, then the lower ones, each one range of the index."""
+    if mark is None:
+        return [sa.true()]
+    return [(tasks.c.priority == mark.priority) & (tasks.c.id >= mark.task_id), tasks.c.priority < mark.priority]
+
+
+def _move_bookmark(connection: Connection, project_id: int, labeler: Labeler) -> None:
+    """Put the bookmark at the first open task that this labeler never had.
+
+    Without it every claim would pass over all that they judged and that wait for others still. The version is read
+    before the tasks: whoever changes the queue meanwhile makes this bookmark one that does not hold.
+    """
+    version = connection.scalar(sa.select(queues.c.version).where(queues.c.project_id == project_id))
+    mark = _bookmark(connection, project_id, labeler)
+    query = sa.select(tasks.c.priority, tasks.c.id).where(
+        tasks.c.project_id == project_id, tasks.c.judged < tasks.c.overlap, _unseen(labeler)
+    )
+    for stretch in _stretches(mark):
+        first = connection.execute(
+            query.where(stretch).order_by(tasks.c.priority.desc(), tasks.c.id).limit(1)
+        ).one_or_none()
+        if first is not None:
+            break
+    if first is None or (mark is not None and (mark.priority, mark.task_id) == (first.priority, first.id)):
+        return
+    values = {"version": version, "priority": first.priority, "task_id": first.id}
+    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(bookmarks)
+    row = insert.values(project_id=project_id, labeler_id=labeler.id, **values)
+    connection.execute(row.on_conflict_do_update(index_elements=["project_id", "labeler_id"], set_=values))
 
 
 def _first_free(
@@ -194,22 +269,21 @@ def _first_free(
     project_id: int,
     labeler: Labeler,
     order: tuple[sa.ColumnElement[Any], ...],
-    among: sa.ColumnElement[bool] | None = None,
+    among: sa.ColumnElement[bool],
 ) -> int | None:
     live = (assignments.c.state == "open") & (assignments.c.leased_until > now(connection.dialect.name))
     leased = sa.select(sa.func.count()).where(assignments.c.task_id == tasks.c.id, live).scalar_subquery()
-    mine = sa.exists().where(assignments.c.task_id == tasks.c.id, assignments.c.labeler_id == labeler.id)
     wanted = [
         tasks.c.project_id == project_id,
         tasks.c.judged < tasks.c.overlap,
         tasks.c.judged + leased < tasks.c.overlap,
-        *(() if among is None else (among,)),
+        among,
     ]
     passed: list[int] = []  # PostgreSQL: tasks that another claim took between our look and our lock
     while True:
         task = connection.execute(
             sa.select(tasks)
-            .where(*wanted, ~mine, tasks.c.id.not_in(passed))
+            .where(*wanted, _unseen(labeler), tasks.c.id.not_in(passed))
             .order_by(*order)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -220,8 +294,7 @@ def _first_free(
 
 
 def _next_gold(connection: Connection, project_id: int, labeler: Labeler) -> int | None:
-    mine = sa.exists().where(assignments.c.task_id == tasks.c.id, assignments.c.labeler_id == labeler.id)
-    query = sa.select(tasks.c.id).where(tasks.c.project_id == project_id, tasks.c.gold.is_not(None), ~mine)
+    query = sa.select(tasks.c.id).where(tasks.c.project_id == project_id, tasks.c.gold.is_not(None), _unseen(labeler))
     return connection.scalar(query.order_by(tasks.c.shuffle).limit(1))
 
 

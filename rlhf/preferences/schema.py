@@ -167,6 +167,7 @@ assignments = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("task_id", ForeignKey("tasks.id"), nullable=False),
+    Column("project_id", Integer, nullable=False),  # the task's: counting somebody's tasks of a project needs no join
     Column("labeler_id", ForeignKey("labelers.id"), nullable=False),
     Column("state", String(10), nullable=False),
     Column("reopened", Boolean, nullable=False),
@@ -174,7 +175,34 @@ assignments = Table(
     Column("leased_until", Float, nullable=False),  # the database's clock, seconds since 1970
     UniqueConstraint("task_id", "labeler_id"),
 )
-Index("ix_assignments_mine", assignments.c.labeler_id, assignments.c.state)
+IN_HAND = text("(assignments.state = 'open' OR assignments.reopened)")  # as the index has it: no parameters
+Index("ix_assignments_mine", assignments.c.labeler_id, assignments.c.project_id, assignments.c.state)
+Index(
+    "ix_assignments_in_hand",
+    assignments.c.labeler_id,
+    assignments.c.project_id,
+    sqlite_where=text("state = 'open' OR reopened"),
+    postgresql_where=text("state = 'open' OR reopened"),
+)
+
+# Counts up whenever a project's queue gets tasks, or a place in it is free again that was judged. See queue.py.
+queues = Table(
+    "queues",
+    metadata,
+    Column("project_id", ForeignKey("projects.id"), primary_key=True),
+    Column("version", Integer, nullable=False),
+)
+
+# Of the open tasks before this one, in the order of ix_tasks_queue, this labeler has had every one. See queue.py.
+bookmarks = Table(
+    "bookmarks",
+    metadata,
+    Column("project_id", ForeignKey("projects.id"), primary_key=True),
+    Column("labeler_id", ForeignKey("labelers.id"), primary_key=True),
+    Column("version", Integer, nullable=False),  # of the queue; under another one the bookmark says nothing
+    Column("priority", Integer, nullable=False),
+    Column("task_id", Integer, nullable=False),
+)
 
 # What a labeler has begun to say; the one table whose rows come and go.
 drafts = Table(
@@ -190,7 +218,7 @@ judgments = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("task_id", ForeignKey("tasks.id"), nullable=False),
-    Column("labeler_id", ForeignKey("labelers.id"), nullable=False, index=True),
+    Column("labeler_id", ForeignKey("labelers.id"), nullable=False),
     Column("revision", Integer, nullable=False),  # from 1; the latest is what the person means
     Column("submit_id", String(100), nullable=False, unique=True),
     Column("ranks", JSON(none_as_null=True)),  # {completion id: rank or null}; NULL: skipped
@@ -208,6 +236,8 @@ judgments = Table(
     Column("better", Text),  # a better answer of the labeler's own
     UniqueConstraint("task_id", "labeler_id", "revision"),
 )
+
+Index("ix_judgments_made", judgments.c.labeler_id, judgments.c.created_at)
 
 
 def is_latest() -> ColumnElement[bool]:

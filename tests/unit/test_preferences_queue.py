@@ -304,3 +304,37 @@ def test_the_same_file_and_tasks_given_by_many_at_once_are_added_once(store: Lab
     added = at_once(6, lambda own: own.add_tasks([NewTask("q", ("a", "b"))], batch="two"), store_url)
     assert sorted(added) == [0, 0, 0, 0, 0, 1]
     assert sorted(at_once(6, lambda own: own.set_guidelines("Be kind."), store_url)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_bookmark_never_hides_a_task_that_has_become_free(store: LabelStore) -> None:
+    """Ann is at the end of the queue; then something changes in front of her bookmark."""
+    store.add_tasks([NewTask(p, ("a", "b")) for p in "pq"], batch="one", overlap=2)
+    ann, bob, cid = (store.labeler(name) for name in ("ann", "bob", "cid"))
+    for submit_id in ("a1", "a2"):
+        rank(store, claimed(store, ann), submit_id)
+    assert store.claim(ann) is None
+    store.add_tasks([NewTask("urgent", ("a", "b"), priority=5)], batch="one", overlap=2)
+    assert claimed(store, ann).prompt == "urgent"  # a task of higher priority came
+    rank(store, claimed(store, ann), "a3")
+    for submit_id in ("b1", "b2", "b3"):
+        rank(store, claimed(store, bob), submit_id)
+    assert store.claim(cid) is None  # everything is full
+    assert store.progress(cid).remaining == 0
+    assert store.reopen(bob) is not None
+    store.skip(claimed(store, bob), "no")  # a judgment became a skip: its place is free again
+    assert store.progress(cid).remaining == 1
+    assert claimed(store, cid).prompt == "q"
+
+
+def test_without_the_version_a_bookmark_would_hide_it(store: LabelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test above has teeth: it is the queue's version that makes bookmarks invalid."""
+    from rlhf.preferences import queue
+
+    monkeypatch.setattr(queue, "changed", lambda *_: None)
+    store.add_tasks([NewTask(p, ("a", "b")) for p in "pq"], batch="one")
+    ann = store.labeler("ann")
+    rank(store, claimed(store, ann), "a1")
+    assert claimed(store, ann).prompt == "q"  # her bookmark is at q
+    rank(store, claimed(store, ann), "a2")
+    store.add_tasks([NewTask("urgent", ("a", "b"), priority=5)], batch="one")
+    assert store.claim(ann) is None

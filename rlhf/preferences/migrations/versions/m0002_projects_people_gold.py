@@ -22,6 +22,7 @@ def upgrade() -> None:
     _projects()
     _people()
     _tasks()
+    _queues()
     op.create_table(
         "drafts",
         sa.Column("assignment_id", sa.Integer, nullable=False),
@@ -30,6 +31,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("assignment_id", name="pk_drafts"),
         sa.ForeignKeyConstraint(["assignment_id"], ["assignments.id"], name="fk_drafts_assignment_id"),
     )
+    op.drop_index("ix_judgments_labeler_id", "judgments")
+    op.create_index("ix_judgments_made", "judgments", ["labeler_id", "created_at"])
     op.add_column("judgments", sa.Column("strength", sa.Integer))
     op.add_column("judgments", sa.Column("notes", sa.JSON))
     op.add_column("judgments", sa.Column("better", sa.Text))
@@ -95,3 +98,33 @@ def _tasks() -> None:
         ("ix_tasks_gold", ["project_id", "shuffle"], "gold IS NOT NULL"),
     ):
         op.create_index(name, "tasks", columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
+
+
+def _queues() -> None:
+    """What finds the next task, and counts one's own, without passing over all that one ever did."""
+    op.add_column("assignments", sa.Column("project_id", sa.Integer, nullable=False, server_default="0"))
+    op.execute("UPDATE assignments SET project_id = (SELECT project_id FROM tasks WHERE tasks.id = task_id)")
+    op.drop_index("ix_assignments_mine", "assignments")
+    op.create_index("ix_assignments_mine", "assignments", ["labeler_id", "project_id", "state"])
+    in_hand = sa.text("state = 'open' OR reopened")
+    names = ["labeler_id", "project_id"]
+    op.create_index("ix_assignments_in_hand", "assignments", names, sqlite_where=in_hand, postgresql_where=in_hand)
+    op.create_table(
+        "queues",
+        sa.Column("project_id", sa.Integer, nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("project_id", name="pk_queues"),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_queues_project_id"),
+    )
+    op.execute("INSERT INTO queues (project_id, version) SELECT id, 1 FROM projects")
+    op.create_table(
+        "bookmarks",
+        sa.Column("project_id", sa.Integer, nullable=False),
+        sa.Column("labeler_id", sa.Integer, nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("priority", sa.Integer, nullable=False),
+        sa.Column("task_id", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("project_id", "labeler_id", name="pk_bookmarks"),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_bookmarks_project_id"),
+        sa.ForeignKeyConstraint(["labeler_id"], ["labelers.id"], name="fk_bookmarks_labeler_id"),
+    )
