@@ -137,8 +137,8 @@ def load_sentence(found: Mapping[str, Any]) -> str:
     """The README's line of docs/labeling-load.json."""
     queries = " and ".join(f"{ms:.1f} ms in {DATABASES[name]}" for name, ms in found["next_task_p95_ms"].items())
     return (
-        f"With 100 people at one server, 20 s a task, the next task is there {found['p95_ms']['100x20']:.0f} ms after a "
-        f"submit; finding it\namong {found['queue_tasks']:,} takes {queries} (95th percentiles; {found['date']}, "
+        f"With 100 people at one server, 20 s a task, the next task is there {found['p95_ms']['100x20']:.0f} ms after "
+        f"a submit; finding it\namong {found['queue_tasks']:,} takes {queries} (95th percentiles; {found['date']}, "
         f"{found['machine']})."
     )
 
