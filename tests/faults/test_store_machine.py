@@ -51,7 +51,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = LabelStore.open(type(self).new_store())
         for number, overlap in enumerate(overlaps):
             self.store.add_tasks([NewTask(f"p{number}", ("a", "b"))], batch="one", overlap=overlap)
-        self.overlap = dict(enumerate(overlaps, start=1))  # by task id, in the order of the queue
+        self.overlap = dict(enumerate(overlaps, start=1))  # by task id
+        self.priority = dict.fromkeys(self.overlap, 0)
         self.people = {name: self.store.labeler(name) for name in PEOPLE}
         self.places: dict[tuple[int, str], Place] = {}
         self.given: dict[tuple[int, str], Assignment] = {}
@@ -83,12 +84,21 @@ class StoreMachine(RuleBasedStateMachine):
         for task, place in sorted(mine, key=lambda tp: (not tp[1].reopened, -tp[1].until)):
             if place.reopened or self.free(task, name) > 0:
                 return task
-        for task in self.overlap:
+        for task in sorted(self.overlap, key=lambda t: (-self.priority[t], t)):
             if (task, name) not in self.places and self.taken(task) < self.overlap[task]:
                 return task
         return None
 
     # --- what people do
+
+    @precondition(lambda self: len(self.overlap) < 8)
+    @rule(overlap=st.integers(1, 2), priority=st.integers(-1, 1))
+    def add(self, overlap: int, priority: int) -> None:
+        """A task that comes later, before or behind what people have been through."""
+        task = len(self.overlap) + 1
+        self.overlap[task], self.priority[task] = overlap, priority
+        new = NewTask(f"later {task}", ("a", "b"), priority=priority)
+        assert self.store.add_tasks([new], batch="one", overlap=overlap) == 1
 
     def refused(self, name: str, act: Callable[[], object]) -> bool:
         """Whether this person is suspended: then whatever they try is refused, and changes nothing."""
@@ -209,6 +219,12 @@ class StoreMachine(RuleBasedStateMachine):
         counts = self.store.counts()
         states = [place.state for place in self.places.values()]
         assert counts.judgments == len(self.said)
+        for name, person in self.people.items():
+            had = {task for task, who in self.places if who == name}
+            open_ones = [t for t in had if self.places[t, name].state == "open"]
+            judged = {t: sum(p.state == "done" for (u, _), p in self.places.items() if u == t) for t in self.overlap}
+            to_come = [t for t in self.overlap if judged[t] < self.overlap[t] and (t not in had or t in open_ones)]
+            assert self.store.progress(person).remaining == len(to_come)
         assert (counts.rankings, counts.skips) == (states.count("done"), states.count("skipped"))
         for task, overlap in self.overlap.items():
             assert sum(p.state == "done" for (t, _), p in self.places.items() if t == task) <= overlap
