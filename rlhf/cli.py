@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from rlhf import __version__
 from rlhf.cli_people import people_app
-from rlhf.cli_store import MaybeConfigPath, ProjectOption, StoreOption, located, store_app
+from rlhf.cli_store import MaybeConfigPath, ProjectOption, StoreOption, located, store_app, visible
 from rlhf.errors import ConfigError, RLHFError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except RLHFError as error:
-            typer.echo(f"rlhf: error: {error}", err=True)
+            typer.echo(f"rlhf: error: {visible(str(error))}", err=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             typer.echo("rlhf: stopped by Ctrl+C; what was finished is kept, and the same command goes on", err=True)
@@ -221,6 +221,9 @@ def label(
 ) -> None:
     """Open the labeling app on a label store."""
     url, name = located(store, config, project)
+    for reached in (host, *(allowed_host or ())):
+        if not reached.isprintable():  # bytes that are no UTF-8 come as such too
+            raise ConfigError(f"--host, --allowed-host: expected the name of a machine, found {reached!r}")
     from labeling_app.launch import launch
 
     code = launch(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlhf.cli_store import MaybeConfigPath, StoreOption, opened
+from rlhf.cli_store import MaybeConfigPath, StoreOption, cell, opened, visible
+from rlhf.errors import ConfigError
 
 if TYPE_CHECKING:
     from rlhf.preferences import Person
@@ -28,7 +29,9 @@ class Role(StrEnum):
 @people_app.command("invite")
 def invite(
     name: Name,
-    role: Annotated[Role, typer.Option(help="what the person may do")] = Role.LABELER,
+    role: Annotated[
+        Role | None, typer.Option(help="what the person may do; without it: as before, new ones are labelers")
+    ] = None,
     email: Annotated[str, typer.Option(help="for sign-in through an identity provider")] = "",
     url: Annotated[str, typer.Option(help="where the labeling page is, for a link that can be sent")] = "",
     store: StoreOption = None,
@@ -37,10 +40,36 @@ def invite(
     """Print a personal invite, shown this once. Inviting somebody again makes their earlier invite worthless."""
     from rlhf.preferences.people import check_invite
 
-    check_invite(name, role.value, email)  # before the store is made: a bad name leaves nothing behind
+    said = None if role is None else role.value
+    link = _checked_url(url)
+    check_invite(name, said, email)  # before the store is made: a bad name leaves nothing behind
     with opened(store, config, "default", create=True) as labels:
-        token = labels.invite(name, role.value, email=email)
-    typer.echo(f"{url.rstrip('/')}/invite/{token}" if url else token)
+        token = labels.invite(name, said, email=email)
+    typer.echo(f"{link}/invite/{token}" if link else token)
+
+
+def _check_name(name: str) -> None:
+    """DataError for what no database could look up; old stores hold names that would not be taken today."""
+    from rlhf.data.records import check_text
+
+    check_text(name, "name", blank=True)
+
+
+def _checked_url(url: str) -> str:
+    """The page's address without a slash behind it; ConfigError for what no browser could open."""
+    from urllib.parse import urlsplit
+
+    if not url:
+        return ""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # no port, or half an IPv6 address
+        parts, port = urlsplit(""), None
+    plain = url.isprintable() and " " not in url and not parts.query and not parts.fragment
+    if parts.scheme not in ("http", "https") or not parts.hostname or not plain or port == 0:
+        raise ConfigError(f"--url: expected the page's address, like https://rank.example.org, found {url[:200]!r}")
+    return url.rstrip("/")
 
 
 @people_app.command("list")
@@ -50,14 +79,13 @@ def list_people(store: StoreOption = None, config: MaybeConfigPath = None) -> No
 
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     with opened(store, config, "default") as labels:
-        table = Table("name", "role", "e-mail", "may come in", "judgments", "last (UTC)", title=Text(labels.name))
+        table = Table("name", "role", "e-mail", "may come in", "judgments", "last (UTC)", title=cell(labels.name))
         for person in labels.people():
             last = "" if person.last is None else datetime.fromtimestamp(person.last, UTC).strftime("%Y-%m-%d %H:%M")
             state, judged = _way_in(person), str(person.judgments)
-            table.add_row(Text(person.name), person.role, Text(person.email), state, judged, last)
+            table.add_row(cell(person.name), person.role, cell(person.email), state, judged, last)
     Console().print(table)
 
 
@@ -72,25 +100,28 @@ def _way_in(person: Person) -> str:
 @people_app.command("role")
 def set_role(name: Name, role: Role, store: StoreOption = None, config: MaybeConfigPath = None) -> None:
     """Make somebody a labeler, reviewer or admin."""
+    _check_name(name)
     with opened(store, config, "default") as labels:
         labels.set_role(name, role.value)
-    typer.echo(f"{name}: {role.value}")
+    typer.echo(visible(f"{name}: {role.value}"))
 
 
 @people_app.command("suspend")
 def suspend(name: Name, store: StoreOption = None, config: MaybeConfigPath = None) -> None:
     """Let somebody do nothing more here: their open tasks go to others, what they said stays."""
+    _check_name(name)
     with opened(store, config, "default") as labels:
         labels.suspend(name)
-    typer.echo(f"{name}: suspended")
+    typer.echo(visible(f"{name}: suspended"))
 
 
 @people_app.command("reinstate")
 def reinstate(name: Name, store: StoreOption = None, config: MaybeConfigPath = None) -> None:
     """Let a suspended person come in again."""
+    _check_name(name)
     with opened(store, config, "default") as labels:
         labels.reinstate(name)
-    typer.echo(f"{name}: may come in again")
+    typer.echo(visible(f"{name}: may come in again"))
 
 
 @people_app.command("erase")
@@ -101,6 +132,7 @@ def erase(
     config: MaybeConfigPath = None,
 ) -> None:
     """Forget somebody's name and e-mail for good; their rankings stay, under a name that says nothing."""
+    _check_name(name)
     with opened(store, config, "default") as labels:
         if not yes:
             typer.confirm(f"Forget {name!r} for good? Backups and exports made before still hold the name", abort=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlhf.errors import ConfigError, StoreError
+from rlhf.errors import ConfigError, DataError, StoreError
 
 if TYPE_CHECKING:
-    from rlhf.preferences import LabelStore, Project
+    from rich.text import Text
+
+    from rlhf.data.records import Ranking
+    from rlhf.preferences import LabelStore, ProjectSettings
 
 store_app = typer.Typer(no_args_is_help=True, help="Rankings in and out, projects, gold tasks, backups, checks.")
 
@@ -37,24 +41,90 @@ class ExportFormat(StrEnum):
     DEMONSTRATIONS = "demonstrations"
 
 
+def visible(text: str) -> str:
+    """The text with whatever is no plain character written as an escape: nothing steers the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def cell(text: str) -> Text:
+    """A table's cell with a text that people or files gave: neither markup nor control characters count."""
+    from rich.text import Text
+
+    return Text(visible(text))
+
+
 def located(store: str | None, config: Path | None, project: str | None) -> tuple[str, str]:
     """The store's URL and the project's name, from exactly one of `--store` and `-c`; else ConfigError."""
+    if project is not None:
+        _check_project(project)
     if store is not None and config is None:
-        return store, project or "default"
+        return _reachable(store), project or "default"
     if config is not None and store is None:
         from rlhf.config import load
 
         loaded = load(config, [])
-        return loaded.store_url, project or loaded.store.project
+        return _reachable(loaded.store_url), project or loaded.store.project
     raise ConfigError("name the label store by exactly one of --store URL and -c CONFIG.yaml")
 
 
+def _check_project(name: str) -> str:
+    from rlhf.preferences.intake import NAME_LENGTH, check_name
+
+    return check_name(name, "project", NAME_LENGTH)
+
+
 def opened(store: str | None, config: Path | None, project: str | None, *, create: bool = False) -> LabelStore:
-    """The store that these options name."""
+    """The store that these options name. `create`: made where there is none, unless it lacked the project then."""
     url, name = located(store, config, project)
     from rlhf.preferences import LabelStore
+    from rlhf.preferences.engine import shown, store_url
 
-    return LabelStore.open(url, create=create, project=name)
+    where = store_url(url)
+    if create and name != "default" and where.get_backend_name() == "sqlite" and not Path(shown(where)).exists():
+        raise StoreError(
+            f"label store {shown(where)}: no such file, so there is no project {name!r} in it; "
+            f"make both with: rlhf store project {name} --create"
+        )
+    return LabelStore.open(url, create=create and name == "default", project=name)
+
+
+def _reachable(url: str) -> str:
+    """The store's URL; StoreError for a path that the system refuses to look at."""
+    scheme, sign, rest = url.partition("://")
+    if not sign or scheme.startswith("sqlite"):
+        try:
+            os.stat(rest.removeprefix("/") if sign else Path(url).expanduser())
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # opening it says so, or makes it
+        except (OSError, RuntimeError, ValueError) as error:  # too long, shut, a home of nobody, no name for a file
+            reason = getattr(error, "strerror", None) or str(error)
+            raise StoreError(f"label store {_short(url)}: {reason}; give another path") from None
+    return url
+
+
+def read_rankings(file: str) -> list[Ranking]:
+    """A file's rankings; a file that cannot be read is a DataError."""
+    from rlhf.data.sources import load_rankings
+
+    if not file.strip():
+        raise DataError(f"file: expected a file of rankings, found {file!r}")
+    try:
+        return load_rankings(file)
+    except OSError as error:
+        raise DataError(f"{_short(file)}: cannot be read ({error.strerror or error}); check the path") from None
+
+
+def check_target(file: Path) -> None:
+    """ConfigError for what no file can be written to."""
+    try:
+        if not file.name or file.is_dir():
+            raise ConfigError(f"{file}: is a folder; name a file to write")
+    except OSError as error:
+        raise ConfigError(f"{_short(str(file))}: cannot be written ({error.strerror}); give another name") from None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 @store_app.command("import")
@@ -67,11 +137,10 @@ def store_import(
 ) -> None:
     """Add a file's rankings to a store, which is made where there is none. Rows it holds already add nothing."""
     located(store, config, project)
-    from rlhf.data.records import check_text
-    from rlhf.data.sources import load_rankings
+    from rlhf.preferences.intake import check_batch, checked_rankings
 
-    check_text(batch, "batch")  # before the store is made: a bad name or row leaves nothing behind
-    rankings = load_rankings(file)
+    check_batch(batch)  # before the store is made: a bad name or row leaves nothing behind
+    rankings = checked_rankings(read_rankings(file), file)
     with opened(store, config, project, create=True) as labels:
         report = labels.import_rankings(rankings, batch=batch)
         typer.echo(
@@ -93,6 +162,7 @@ def store_export(
     project: ProjectOption = None,
 ) -> None:
     """Write everybody's latest rankings, or the better answers that labelers wrote, to a file."""
+    check_target(file)
     with opened(store, config, project) as labels:
         if batch is not None and batch not in labels.batches():
             known = ", ".join(labels.batches()) or "none"
@@ -134,15 +204,18 @@ def store_project(
             raise ConfigError("name the project: rlhf store project NAME")
         with opened(store, config, None) as labels:
             for project in labels.projects():
-                typer.echo(_described(project))
+                typer.echo(_described(project.name, project.settings))
         return
     from rlhf.data.records import check_text
 
+    _check_project(name)
     wanted = _settings(changes or [])
     text = None if guidelines is None else check_text(_text_of(guidelines), str(guidelines))
     if create:
         from rlhf.preferences.settings import parse_settings
 
+        if name == "default":  # every store has it, a new one too
+            raise StoreError("project 'default': exists already; change its settings, or choose another name")
         parse_settings(wanted, f"project {name!r}")  # before the store is made, as in `import`
         with opened(store, config, "default", create=True) as labels:
             labels.create_project(name, wanted)
@@ -151,7 +224,7 @@ def store_project(
             labels.configure(wanted)
         if text is not None:
             typer.echo(f"instructions: version {labels.set_guidelines(text)}")
-        typer.echo(_described(next(p for p in labels.projects() if p.name == name)))
+        typer.echo(_described(name, labels.settings()))
 
 
 def _settings(changes: list[str]) -> dict[str, Any]:
@@ -161,18 +234,25 @@ def _settings(changes: list[str]) -> dict[str, Any]:
     for change in changes:
         key, sign, value = change.partition("=")
         if not sign or not key.strip():
-            raise ConfigError(f"{change!r}: expected key=value, for example overlap=3")
-        found[key.strip()] = read_yaml(value, f"setting {change!r}", line=False)
+            raise ConfigError(f"{_short(repr(change))}: expected key=value, for example overlap=3")
+        where = f"setting {_short(repr(change))}"
+        if key.strip() in found:
+            raise ConfigError(f"{where}: {key.strip()!r} is set twice; leave one out")
+        found[key.strip()] = read_yaml(value, where, line=False)
+        try:
+            repr(found[key.strip()])
+        except ValueError:  # no message could show it
+            raise ConfigError(f"{where}: a number of so many digits is of no use here; give a smaller one") from None
     return found
 
 
-def _described(project: Project) -> str:
+def _described(name: str, settings: ProjectSettings) -> str:
     """The project as YAML, with what each key means."""
     import yaml
 
-    lines = [f"{project.name}:"]
-    for key, field in type(project.settings).model_fields.items():
-        value = getattr(project.settings, key)
+    lines = [f"{visible(name)}:"]
+    for key, field in type(settings).model_fields.items():
+        value = getattr(settings, key)
         plain = list(value) if isinstance(value, tuple) else value
         shown = yaml.safe_dump([plain], default_flow_style=True, width=10_000).strip()[1:-1]
         lines.append(f"  {key}: {shown}  # {field.description}")
@@ -184,7 +264,7 @@ def _text_of(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"{file}: cannot be read ({reason})") from None
+        raise ConfigError(f"{_short(str(file))}: cannot be read ({reason})") from None
 
 
 @store_app.command("gold")
@@ -197,28 +277,29 @@ def store_gold(
 ) -> None:
     """Add gold tasks, mixed in unseen (`gold_share`), or show how each labeler did on them."""
     if file is not None:
-        from rlhf.data.sources import load_rankings
         from rlhf.preferences import gold
+        from rlhf.preferences.intake import check_batch
 
-        known = gold.checked(load_rankings(file), None)  # before the store is made, as in `import`
+        located(store, config, project)
+        check_batch(batch)  # before the store is made, as in `import`
+        known = gold.checked(read_rankings(file), None, file)
         with opened(store, config, project, create=True) as labels:
             typer.echo(f"{labels.name}: {labels.add_gold(known, batch=batch)} new gold tasks of {len(known)}")
         return
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     with opened(store, config, project) as labels:
-        table = Table("labeler", "gold tasks", "pairs", "accuracy", title=Text(labels.name))
+        table = Table("labeler", "gold tasks", "pairs", "accuracy", title=cell(labels.name))
         for found in labels.gold_results():
             share = "" if found.accuracy is None else f"{found.accuracy:.2f}"
-            table.add_row(Text(found.labeler), str(found.tasks), str(found.pairs), share)
+            table.add_row(cell(found.labeler), str(found.tasks), str(found.pairs), share)
     Console().print(table)
 
 
 @store_app.command("events")
 def store_events(
-    limit: Annotated[int, typer.Option(min=1, help="how many, newest first")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="how many, newest first")] = 50,
     store: StoreOption = None,
     config: MaybeConfigPath = None,
     project: ProjectOption = None,
@@ -228,14 +309,13 @@ def store_events(
 
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     with opened(store, config, project) as labels:
-        table = Table("when (UTC)", "who", "what", "subject", title=Text(labels.name))
+        table = Table("when (UTC)", "who", "what", "subject", title=cell(labels.name))
         for event in labels.events(limit):
             when = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
             subject = ", ".join(f"{key} {value}" for key, value in event.subject.items())
-            table.add_row(when, Text(event.name or "a program"), event.action, Text(subject))
+            table.add_row(when, cell(event.name or "a program"), cell(event.action), cell(subject))
     Console().print(table)
 
 
@@ -248,10 +328,10 @@ def store_stats(store: StoreOption = None, config: MaybeConfigPath = None, proje
 
     columns = ("tasks", "waiting", "rankings", "skips", "judgments", "labelers")
     with opened(store, config, project) as labels:
-        table = Table("batch", *columns, title=Text(labels.name))
+        table = Table("batch", *columns, title=cell(labels.name))
         for name in (*labels.batches(), None):
             counts = labels.counts(name)
-            title = Text("all", style="bold") if name is None else Text(name)
+            title = Text("all", style="bold") if name is None else cell(name)
             table.add_row(title, *(str(getattr(counts, column)) for column in columns))
     Console().print(table)
 
@@ -263,6 +343,7 @@ def store_backup(
     config: MaybeConfigPath = None,
 ) -> None:
     """Copy a store as it is now, while people go on working: a store again, or (PostgreSQL) a file for pg_restore."""
+    check_target(file)
     with opened(store, config, "default") as labels:
         labels.backup(file)
         typer.echo(f"{file}: copy of {labels.name}")
@@ -277,7 +358,7 @@ def store_check(store: StoreOption = None, config: MaybeConfigPath = None) -> No
     with opened(store, config, "default") as labels:
         found, counts = labels.check(), labels.counts()
         for problem in found:
-            typer.echo(f"{labels.name}: {problem}", err=True)
+            typer.echo(visible(f"{labels.name}: {problem}"), err=True)
         if found:
             raise typer.Exit(1)
         typer.echo(f"{labels.name}: all is well ({counts.tasks} tasks, {counts.judgments} judgments)")

@@ -151,8 +151,10 @@ class SampleSection(Section):
     adapter: Literal["sft", "policy"] = Field("policy", description="which adapter writes the completions")
     prompts: Positive = Field(25, description="how many tasks")
     completions: Annotated[int, Field(ge=2, le=9)] = Field(4, description="K: completions a prompt")
-    batch: str = Field("policy-samples", min_length=1, description="name of the batch in the store")
-    overlap: Positive = Field(1, description="people who rank each task")
+    batch: str = Field("policy-samples", min_length=1, max_length=200, description="name of the batch in the store")
+    overlap: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None, description="people who rank each task; null: as the project says"
+    )
     temperature: Temperature = Field(1.0, description="of the sampling")
 
 

@@ -28,14 +28,15 @@ def allow(connection: Connection, by: Labeler | None, role: str) -> None:
         raise StoreError(f"this is for the role {role!r}, and yours is {row.role!r}; ask an admin of the project")
 
 
-def one_at_a_time(connection: Connection, labeler: Labeler) -> None:
-    """Let this transaction be the only one that acts for this person: two tabs, a double Enter, a request sent again.
+def active(connection: Connection, labeler: Labeler, *, alone: bool = False) -> None:
+    """Raise StoreError if this person is suspended.
 
-    Whoever comes second waits here and then sees what the first one did. SQLite has one writer anyway. Raises
-    StoreError if the person is suspended.
+    `alone`: let this transaction be the only one that acts for them (two tabs, a double Enter, a request sent again):
+    whoever comes second waits here and then sees what the first one did. SQLite has one writer anyway. The lock comes
+    before any other, and is the weak one that does not wait for rows that name this person.
     """
-    query = sa.select(labelers.c.active).where(labelers.c.id == labeler.id).with_for_update()
-    if not connection.scalar(query):
+    query = sa.select(labelers.c.active).where(labelers.c.id == labeler.id)
+    if not connection.scalar(query.with_for_update(key_share=True) if alone else query):
         raise StoreError("this person is not active here any more; ask an admin of the project")
 
 

@@ -28,7 +28,7 @@ def store_url(where: str | Path) -> URL:
         return URL.create("sqlite", database=str(Path(where).expanduser()))
     try:
         url = make_url(where)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
         raise StoreError("label store: the URL cannot be read; write it like postgresql://user@host/database") from None
     if url.drivername in ("postgresql", "postgres"):
         return url.set(drivername="postgresql+psycopg")
@@ -41,13 +41,15 @@ def store_url(where: str | Path) -> URL:
 
 def shown(url: URL) -> str:
     """The store's name for messages: the file, or the URL without its password."""
-    return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return url.set(query={}).render_as_string(hide_password=True)  # the query may hold a password too
 
 
 def make_engine(url: URL) -> Engine:
     """An engine whose transactions are what the store relies on: writers queue, and a commit is on the disk."""
     try:
-        engine = sa.create_engine(url)
+        engine = sa.create_engine(url, pool_size=10, max_overflow=40)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise StoreError(
             f"label store {shown(url)}: the database driver is missing ({error}); pip install 'psycopg[binary]'"
@@ -72,6 +74,7 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA secure_delete=ON")  # what is erased is written over, not only let go
     cursor.close()
 
 
@@ -88,6 +91,8 @@ def transaction(engine: Engine, *, reading: bool = False) -> Iterator[Connection
             yield connection
     except DBAPIError as error:
         raise StoreError(f"label store {shown(engine.url)}: {_reason(error)}") from error
+    except sa.exc.TimeoutError as error:  # all connections are in use: their writers wait for one lock
+        raise StoreError(f"label store {shown(engine.url)}: is too busy; try again in a moment") from error
 
 
 def _reason(error: DBAPIError) -> str:
@@ -146,6 +151,16 @@ def use_wal(engine: Engine) -> None:
         raise StoreError(f"label store {shown(engine.url)}: cannot be set up for several users ({error})") from error
     finally:
         raw.close()
+
+
+def forget(engine: Engine) -> None:
+    """Let nothing that was erased linger in SQLite's log: what is in it goes into the file, and it is emptied."""
+    if engine.dialect.name == "sqlite":
+        raw = engine.raw_connection()
+        try:
+            raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            raw.close()
 
 
 def migrate(engine: Engine) -> None:

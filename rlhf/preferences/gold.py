@@ -15,24 +15,50 @@ from rlhf.preferences.schema import is_latest, judgments, labelers, tasks
 from rlhf.preferences.types import GoldResult, NewTask
 
 
-def checked(known: Iterable[Ranking], k: int | None) -> list[Ranking]:
-    """The rankings, once each can be shown as a task and answered wrongly; else DataError."""
-    rankings = list(known)
-    for i, ranking in enumerate(rankings):
-        parse_ranking(ranking_row(ranking), f"gold {i}")
+class Answers(list[Ranking]):
+    """Known answers that passed `checked`, with the task of each: they need not be checked again."""
+
+    def __init__(self, rankings: Iterable[Ranking], tasks: list[intake.Task]) -> None:
+        super().__init__(rankings)
+        self.tasks = tasks
+
+
+def checked(known: Iterable[Ranking], k: int | None, source: str = "") -> Answers:
+    """The rankings, once each can be shown as a task and answered wrongly, and no two contradict; else DataError.
+
+    `source`: the file that they are the rows of, for messages, which then count from 1.
+    """
+    answers = known if isinstance(known, Answers) else _checked(known, source)
+    for task in answers.tasks:
+        intake.check_count(task, task.where, k)
+    return answers
+
+
+def _checked(known: Iterable[Ranking], source: str) -> Answers:
+    found: dict[str, tuple[Ranking, intake.Task]] = {}
+    for i, ranking in enumerate(known):
+        where = intake.place("gold", i, source)
+        parse_ranking(ranking_row(ranking), where)
         if not ranking.pairs():
-            raise DataError(f"gold {i}, field 'ranks': {list(ranking.ranks)} orders nothing; give two different ranks")
-    intake.checked_tasks((_task(r) for r in rankings), 1, k)
-    return rankings
+            raise DataError(f"{where}, field 'ranks': {list(ranking.ranks)} orders nothing; give two different ranks")
+        new = NewTask(ranking.prompt, ranking.completions, group=ranking.group)
+        task = intake.without_places(intake.checked_task(new, where, 1))
+        first, there = found.setdefault(task.key, (ranking, task))
+        if first.pairs() != ranking.pairs():
+            raise DataError(
+                f"{where}, field 'ranks': {list(ranking.ranks)} contradicts {list(first.ranks)}, the answer to the "
+                f"same task in {there.where}; leave one out"
+            )
+    return Answers((r for r, _ in found.values()), [t for _, t in found.values()])
 
 
-def write(connection: Connection, project_id: int, known: list[Ranking], batch: str) -> int:
+def write(connection: Connection, project_id: int, known: Answers, batch: str) -> int:
     """Add gold tasks; returns how many the batch did not have. One it has keeps its first answer."""
-    ready = {t.key: (t, r) for r in known for t in intake.checked_tasks([_task(r)], 1)}
+    answers = {task.key: ranking for ranking, task in zip(known, known.tasks, strict=True)}
     mine = (tasks.c.project_id == project_id) & (tasks.c.batch == batch)
     before = set(connection.scalars(sa.select(tasks.c.id).where(mine)))
-    ids = intake.write_tasks(connection, project_id, [intake.without_places(t) for t, _ in ready.values()], batch)
-    fresh = {task_id: ready[key][1] for key, task_id in ids.items() if task_id not in before}
+    ids = intake.write_tasks(connection, project_id, known.tasks, batch, gold=True)
+    fresh = {task_id: answers[key] for key, task_id in ids.items() if task_id not in before}
     order = intake.completion_ids(connection, list(fresh))
     for task_id, ranking in fresh.items():
         answer = {str(c): rank for c, rank in zip(order[task_id], ranking.ranks, strict=True)}
@@ -76,7 +102,3 @@ def _order(first: int | None, second: int | None) -> int:
     if first is None or second is None:
         return 0
     return (first > second) - (first < second)
-
-
-def _task(ranking: Ranking) -> NewTask:
-    return NewTask(ranking.prompt, ranking.completions, group=ranking.group)

@@ -17,7 +17,7 @@ from rlhf.errors import StoreError
 from rlhf.preferences import access, care
 from rlhf.preferences import engine as db
 from rlhf.preferences.schema import DEFAULT_PROJECT, SCHEMA_VERSION, projects, queues
-from rlhf.preferences.settings import ProjectSettings, parse_settings
+from rlhf.preferences.settings import ProjectSettings, parse_settings, stored_settings
 from rlhf.preferences.types import Labeler, Project
 
 
@@ -87,19 +87,17 @@ class StoreHandle:
         finally:
             engine.dispose()
 
-    def backup(self, file: str | Path) -> None:
-        """Copy the store as it is now into a new file, while people go on working; see `care.backup`."""
+    def backup(self, file: str | Path, *, by: Labeler | None = None) -> None:
+        """Copy the store as it is now into a new file, while people go on working; see `care.backup`. For admins."""
+        with self._reading() as connection:
+            access.allow(connection, by, "admin")
         care.backup(self._engine, Path(file))
 
-    def check(self) -> list[str]:
+    def check(self, *, by: Labeler | None = None) -> list[str]:
         """What should not be: damage, missing triggers, counts and judgments that do not fit. Empty: all is well."""
         with self._reading() as connection:
+            access.allow(connection, by, "admin")
             return list(care.problems(connection))
-
-    def ping(self) -> None:
-        """Ask the database something small; StoreError if it does not answer."""
-        with self._reading() as connection:
-            connection.execute(sa.select(projects.c.id).limit(1))
 
     def close(self) -> None:
         """Let go of the database's connections."""
@@ -124,7 +122,7 @@ class StoreHandle:
         """All projects of the store with their settings, oldest first."""
         with self._reading() as connection:
             rows = connection.execute(sa.select(projects).order_by(projects.c.id)).all()
-        return [Project(row.name, parse_settings(row.settings, f"project {row.name!r}")) for row in rows]
+        return [Project(row.name, stored_settings(row.settings, f"project {row.name!r}")) for row in rows]
 
     def settings(self) -> ProjectSettings:
         """This project's settings."""
@@ -153,10 +151,11 @@ class StoreHandle:
         """
         with self._filling() as connection:
             access.allow(connection, by, "admin")
-            before = project_settings(connection, self._project_id)
-            settings = parse_settings({**before.model_dump(), **changes}, f"project {self.project!r}")
+            before = connection.scalar(sa.select(projects.c.settings).where(projects.c.id == self._project_id)) or {}
+            known = {key: value for key, value in before.items() if key in ProjectSettings.model_fields}
+            settings = parse_settings({**known, **changes}, f"project {self.project!r}")
             mine = sa.update(projects).where(projects.c.id == self._project_id)
-            connection.execute(mine.values(settings=settings.model_dump(mode="json")))
+            connection.execute(mine.values(settings={**before, **settings.model_dump(mode="json")}))
             access.record(connection, by, "configure", project=self._project_id, settings=sorted(changes))
         return settings
 
@@ -172,7 +171,7 @@ class StoreHandle:
     def _filling(self) -> Iterator[Connection]:
         """A write transaction that no other import, addition, setting or guideline of the project runs beside.
 
-        SQLite has one writer anyway; on PostgreSQL labelers go on meanwhile.
+        SQLite has one writer anyway (so it is kept short); on PostgreSQL labelers go on meanwhile.
         """
         with self._writing() as connection:
             mine = sa.select(projects.c.id).where(projects.c.id == self._project_id)
@@ -183,7 +182,7 @@ class StoreHandle:
 def project_settings(connection: Connection, project_id: int) -> ProjectSettings:
     """The settings of a project, as they are in this transaction."""
     row = connection.execute(sa.select(projects.c.name, projects.c.settings).where(projects.c.id == project_id)).one()
-    return parse_settings(row.settings, f"project {row.name!r}")
+    return stored_settings(row.settings, f"project {row.name!r}")
 
 
 def _file(url: sa.engine.URL) -> Path | None:

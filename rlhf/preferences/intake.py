@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,18 +26,22 @@ from rlhf.data.records import (
     ranking_row,
 )
 from rlhf.errors import DataError
-from rlhf.preferences import queue
 from rlhf.preferences.schema import completions, judgments, labelers, now, prompts, task_completions, tasks
 from rlhf.preferences.settings import MOST_COMPLETIONS
 from rlhf.preferences.types import ImportReport, NewTask
 
 ANONYMOUS = "anonymous"
 TEXT_LENGTH = 200_000  # characters of one prompt or completion on a labeler's screen
+NAME_LENGTH = 80  # of a labeler or project
+LINE_LENGTH = 200  # of the name of a batch or of a completion's source
+GROUP_LENGTH = 10_000
+MOST_OVERLAP = 1_000
+MOST_PRIORITY = 10**9  # it is kept in 32 bits
 CHUNK = 5_000  # keys looked up in one statement; SQLite takes 32,766 values at most
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
     """A task on its way in: `key` is what makes it this task within its batch."""
 
     key: str
@@ -47,6 +51,7 @@ class _Task:
     group: str
     overlap: int
     priority: int = 0
+    where: str = ""  # it came from, for messages
 
 
 def sha(*parts: object) -> str:
@@ -59,11 +64,14 @@ def named(ranking: Ranking) -> Ranking:
     return ranking if ranking.labeler else replace(ranking, labeler=ANONYMOUS)
 
 
-def checked_rankings(rankings: Iterable[Ranking]) -> list[Ranking]:
-    """The rankings with a labeler each; DataError if one could not be read back from its JSON row."""
+def checked_rankings(rankings: Iterable[Ranking], source: str = "") -> list[Ranking]:
+    """The rankings with a labeler each; DataError if one could not be read back from its JSON row.
+
+    `source`: the file that they are the rows of, for messages, which then count from 1.
+    """
     out = []
     for i, ranking in enumerate(rankings):
-        where = f"ranking {i}"
+        where = place("ranking", i, source)
         parse_ranking(ranking_row(ranking), where)
         try:
             sha(dict(ranking.meta))
@@ -72,41 +80,81 @@ def checked_rankings(rankings: Iterable[Ranking]) -> list[Ranking]:
                 f"{where}, field 'meta': cannot be written as JSON ({error}); keep text, numbers, lists"
             ) from None
         out.append(named(ranking))
+        check_name(out[-1].labeler, f"{where}, field 'labeler'", NAME_LENGTH)
+        check_group(ranking.group, where)
     return out
 
 
-def checked_tasks(new: Iterable[NewTask], overlap: int, k: int | None = None) -> list[_Task]:
+def place(what: str, number: int, source: str) -> str:
+    """Where a row came from, for messages: the file and its row, else its index in what a program sent."""
+    return f"{source}, row {number + 1}" if source else f"{what} {number}"
+
+
+def checked_tasks(new: Iterable[NewTask], overlap: int, k: int | None = None) -> list[Task]:
     """The tasks with their keys, each once; DataError for texts that cannot be shown, ranked or told apart.
 
     `k`: how many completions each must have; None: 2 to MOST_COMPLETIONS, a key of the keyboard for each.
     """
-    if overlap < 1:
-        raise DataError(f"overlap: expected at least 1 labeler a task, found {overlap}")
-    out: dict[str, _Task] = {}
+    _check_number(overlap, "overlap", 1, MOST_OVERLAP)
+    out: dict[str, Task] = {}
     for i, task in enumerate(new):
-        where = f"task {i}"
-        parse_prompt_like(task.prompt, f"{where}, field 'prompt'")
-        wanted = range(k, k + 1) if k else range(2, MOST_COMPLETIONS + 1)
-        if len(task.completions) not in wanted:
-            asked = f"{k} (the project's k)" if k else f"2 to {MOST_COMPLETIONS}"
-            raise DataError(f"{where}, field 'completions': expected {asked} texts, found {len(task.completions)}")
-        check_length(prompt_text(task.prompt), f"{where}, field 'prompt'")
-        for j, text in enumerate(task.completions):
-            check_text(text, f"{where}, field 'completions'[{j}]")
-            check_length(text, f"{where}, field 'completions'[{j}]")
-            if text in task.completions[:j]:
-                first = task.completions.index(text)
-                raise DataError(f"{where}, field 'completions'[{j}]: repeats [{first}]; nobody can rank equal texts")
-        if task.sources and len(task.sources) != len(task.completions):
-            raise DataError(
-                f"{where}, field 'sources': found {len(task.sources)} for {len(task.completions)} completions"
-            )
-        for name in (*task.sources, task.group):
-            check_text(name, f"{where}, field 'sources' or 'group'", blank=True)
-        sources = task.sources or ("",) * len(task.completions)
-        key = sha("task", _prompt_sha(task.prompt), task.completions, sources, task.group)
-        out[key] = _Task(key, task.prompt, task.completions, sources, task.group, overlap, task.priority)
+        checked = checked_task(task, f"task {i}", overlap)
+        check_count(task, checked.where, k)
+        out.setdefault(checked.key, checked)
     return list(out.values())
+
+
+def checked_task(task: NewTask, where: str, overlap: int) -> Task:
+    """The task with its key; DataError that begins with `where`."""
+    parse_prompt_like(task.prompt, f"{where}, field 'prompt'")
+    check_count(task, where, None)
+    check_length(prompt_text(task.prompt), f"{where}, field 'prompt'")
+    for j, text in enumerate(task.completions):
+        check_text(text, f"{where}, field 'completions'[{j}]")
+        check_length(text, f"{where}, field 'completions'[{j}]")
+        if text in task.completions[:j]:
+            first = task.completions.index(text)
+            raise DataError(f"{where}, field 'completions'[{j}]: repeats [{first}]; nobody can rank equal texts")
+    if task.sources and len(task.sources) != len(task.completions):
+        raise DataError(f"{where}, field 'sources': found {len(task.sources)} for {len(task.completions)} completions")
+    for j, name in enumerate(task.sources):
+        if name != "":
+            check_name(name, f"{where}, field 'sources'[{j}]", LINE_LENGTH)
+    check_group(task.group, where)
+    _check_number(task.priority, f"{where}, field 'priority'", -MOST_PRIORITY, MOST_PRIORITY)
+    sources = task.sources or ("",) * len(task.completions)
+    key = sha("task", _prompt_sha(task.prompt), task.completions, sources, task.group)
+    return Task(key, task.prompt, task.completions, sources, task.group, overlap, task.priority, where)
+
+
+def check_count(task: NewTask | Task, where: str, k: int | None) -> None:
+    """DataError unless the task has as many completions as the project asks for."""
+    found = len(task.completions)
+    if found not in (range(k, k + 1) if k else range(2, MOST_COMPLETIONS + 1)):
+        asked = f"{k} (the project's k)" if k else f"2 to {MOST_COMPLETIONS}"
+        raise DataError(f"{where}, field 'completions': expected {asked} texts, found {found}")
+
+
+def check_name(name: str, where: str, most: int) -> str:
+    """The name, if people can read it and tell it from others; else DataError."""
+    check_text(name, where, blank=True)
+    if not 1 <= len(name) <= most or not name.isprintable() or name != name.strip():
+        raise DataError(
+            f"{where}: expected 1 to {most} visible characters without spaces around them, found "
+            f"{name[:most]!r}{f' and {len(name) - most} more' if len(name) > most else ''}; change it"
+        )
+    return name
+
+
+def check_batch(batch: str) -> str:
+    """The name of a batch, if it can be one; else DataError."""
+    return check_name(batch, "batch", LINE_LENGTH)
+
+
+def _check_number(value: int, where: str, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        found = value if isinstance(value, int) and abs(value) < 10**40 else f"another {type(value).__name__}"
+        raise DataError(f"{where}: expected a whole number from {low} to {high}, found {found}")
 
 
 def check_length(text: str, where: str) -> None:
@@ -115,20 +163,28 @@ def check_length(text: str, where: str) -> None:
         raise DataError(f"{where}: {len(text)} characters are too many to rank; shorten it to {TEXT_LENGTH}")
 
 
+def check_group(group: str, where: str) -> None:
+    """DataError for what cannot be the name of a split group."""
+    check_text(group, f"{where}, field 'group'", blank=True)
+    if len(group) > GROUP_LENGTH:
+        raise DataError(f"{where}, field 'group': {len(group)} characters are too many; shorten it to {GROUP_LENGTH}")
+
+
 def import_rankings(
-    connection: Connection, project_id: int, rankings: Sequence[Ranking], batch: str, present: Iterable[Ranking]
+    connection: Connection, project_id: int, rankings: Sequence[Ranking], batch: str, here: Container[str]
 ) -> ImportReport:
-    """Write checked rankings as judgments; those that the batch holds (`present`, or an earlier import) are left.
+    """Write checked rankings as judgments; those that the batch holds (`here`, or an earlier import) are left.
+
+    `here` has what `content` says of the rankings that the batch holds.
 
     A named labeler's second ranking of the same completions is a revision of the first. Anonymous rankings come from
     anyone, so each different one stands by itself.
     """
-    here = {_content(r) for r in present}
     fresh: dict[str, Ranking] = {}
     for ranking in rankings:
-        content = _content(ranking)
-        if content not in here:
-            fresh.setdefault("import:" + sha(project_id, batch, content), ranking)
+        said = content(ranking)
+        if said not in here:
+            fresh.setdefault("import:" + sha(project_id, batch, said), ranking)
     for known in _select_in(connection, sa.select(judgments.c.submit_id), judgments.c.submit_id, list(fresh)):
         fresh.pop(known.submit_id, None)
     placed = {submit_id: _imported_task(ranking) for submit_id, ranking in fresh.items()}
@@ -160,24 +216,38 @@ def import_rankings(
     return ImportReport(len(rankings), len(rows), len(rankings) - len(rows), revisions)
 
 
-def _content(ranking: Ranking) -> str:
+def content(ranking: Ranking) -> str:
+    """Equal for equal rankings, meta included."""
     return sha(ranking_row(named(ranking)))
 
 
-def _imported_task(ranking: Ranking) -> _Task:
-    whose = _content(ranking) if ranking.labeler == ANONYMOUS else ""
+def _imported_task(ranking: Ranking) -> Task:
+    whose = content(ranking) if ranking.labeler == ANONYMOUS else ""
     key = sha("import", _prompt_sha(ranking.prompt), ranking.completions, ranking.group, whose)
     blank = ("",) * len(ranking.completions)
-    return _Task(key, ranking.prompt, ranking.completions, blank, ranking.group, overlap=0)
+    return Task(key, ranking.prompt, ranking.completions, blank, ranking.group, overlap=0)
 
 
-def write_tasks(connection: Connection, project_id: int, new: Iterable[_Task], batch: str) -> dict[str, int]:
-    """Insert those tasks that the batch lacks; return the ids of all by key."""
+def write_tasks(
+    connection: Connection, project_id: int, new: Iterable[Task], batch: str, *, gold: bool = False
+) -> dict[str, int]:
+    """Insert those tasks that the batch lacks; return the ids of all by key.
+
+    `gold`: they are to be gold ones. DataError where the batch holds one of them as the other kind.
+    """
     new = list(new)
+    check_batch(batch)
     scope = (tasks.c.project_id == project_id) & (tasks.c.batch == batch)
-    query = sa.select(tasks.c.key, tasks.c.id).where(scope)
-    keys = [t.key for t in new]
-    known = {row.key: row.id for row in _select_in(connection, query, tasks.c.key, keys)}
+    query = sa.select(tasks.c.key, tasks.c.id, tasks.c.gold.is_not(None).label("gold")).where(scope)
+    places = {t.key: t.where for t in new}
+    known: dict[str, int] = {}
+    for row in _select_in(connection, query, tasks.c.key, list(places)):
+        if row.gold != gold:
+            there = "a gold task" if row.gold else "an ordinary task"
+            raise DataError(
+                f"{places[row.key]}: batch {batch!r} holds this as {there}; give another batch, or leave it out"
+            )
+        known[row.key] = row.id
     missing = [t for t in new if t.key not in known]
     if not missing:
         return known
@@ -201,7 +271,7 @@ def write_tasks(connection: Connection, project_id: int, new: Iterable[_Task], b
             for t in missing
         ],
     )
-    known = {row.key: row.id for row in _select_in(connection, query, tasks.c.key, keys)}
+    known = {row.key: row.id for row in _select_in(connection, query, tasks.c.key, list(places))}
     connection.execute(
         sa.insert(task_completions),
         [
@@ -210,7 +280,6 @@ def write_tasks(connection: Connection, project_id: int, new: Iterable[_Task], b
             for i, text in enumerate(shas)
         ],
     )
-    queue.changed(connection, project_id)
     return known
 
 
@@ -220,7 +289,7 @@ def write_labelers(connection: Connection, names: Iterable[str]) -> dict[str, in
     return _ensure(connection, labelers, "name", {n: new for n in sorted(names)})
 
 
-def without_places(task: _Task) -> _Task:
+def without_places(task: Task) -> Task:
     """The task as one that wants nobody: gold tasks stand outside the overlap."""
     return replace(task, overlap=0)
 
@@ -229,7 +298,7 @@ def _prompt_sha(prompt: PromptLike) -> str:
     return sha(prompt if isinstance(prompt, str) else list(prompt))
 
 
-def _completion_shas(task: _Task) -> list[str]:
+def _completion_shas(task: Task) -> list[str]:
     """One key a completion; an imported ranking may hold a text twice, told apart by a copy number."""
     copies: Counter[tuple[str, str]] = Counter()
     out = []
@@ -239,13 +308,13 @@ def _completion_shas(task: _Task) -> list[str]:
     return out
 
 
-def _write_prompts(connection: Connection, new: Sequence[_Task]) -> dict[str, int]:
+def _write_prompts(connection: Connection, new: Sequence[Task]) -> dict[str, int]:
     bodies = {_prompt_sha(t.prompt): t.prompt if isinstance(t.prompt, str) else list(t.prompt) for t in new}
     return _ensure(connection, prompts, "sha", {key: {"body": body} for key, body in bodies.items()})
 
 
 def _write_completions(
-    connection: Connection, new: Sequence[_Task], shas: Sequence[Sequence[str]], prompt_ids: Mapping[str, int]
+    connection: Connection, new: Sequence[Task], shas: Sequence[Sequence[str]], prompt_ids: Mapping[str, int]
 ) -> dict[str, int]:
     rows = {
         key: {"prompt_id": prompt_ids[_prompt_sha(t.prompt)], "text": text, "source": source}

@@ -32,26 +32,26 @@ from rlhf.preferences.types import Assignment, Labeler, Note, Outcome, Past, Sai
 COMMENT_LENGTH = 2_000  # characters, as all lengths here
 BETTER_LENGTH = 20_000
 REASON_LENGTH = 500
+SUBMIT_ID_LENGTH = 100
 DRAFT_LENGTH = 100_000  # of its JSON
 WORST, BEST = 1, 7  # quality
 MUCH = 3  # strength
 
 
-def load(connection: Connection, assignment_id: int, labeler: Labeler) -> Assignment:
+def load(connection: Connection, project_id: int, assignment_id: int, labeler: Labeler) -> Assignment:
     """The assignment as its labeler may see it: no sources, their own order, their last judgment if reopened."""
-    row = queue.of_labeler(connection, assignment_id, labeler)
-    task = connection.execute(
-        sa.select(tasks.c.project_id, prompts.c.body).join_from(tasks, prompts).where(tasks.c.id == row.task_id)
-    ).one()
-    version, body = _guidelines(connection, task.project_id)
+    access.active(connection, labeler)
+    row = queue.of_labeler(connection, project_id, assignment_id, labeler)
+    prompt = sa.select(prompts.c.body).join_from(tasks, prompts).where(tasks.c.id == row.task_id)
+    version, body = _guidelines(connection, project_id)
     last = _last_judgment(connection, row)
     return Assignment(
         id=row.id,
         task_id=row.task_id,
         labeler=labeler,
-        prompt=as_prompt(task.body),
+        prompt=as_prompt(connection.scalar(prompt)),
         completions=_shown(connection, row.shown),
-        settings=project_settings(connection, task.project_id),
+        settings=project_settings(connection, project_id),
         guidelines=body,
         guideline_version=version,
         revision=1 if last is None else last.revision + 1,
@@ -63,6 +63,7 @@ def load(connection: Connection, assignment_id: int, labeler: Labeler) -> Assign
 
 def submit(
     connection: Connection,
+    project_id: int,
     assignment: Assignment,
     what: Said,
     *,
@@ -71,12 +72,9 @@ def submit(
     active_seconds: float | None = None,
 ) -> Outcome:
     """Append one judgment: a ranking, or (`skip_reason` not None) a skip. See LabelStore.submit for the rules."""
-    check_text(submit_id, "submit_id")
-    _check_length(skip_reason or "", "reason", REASON_LENGTH)
-    if active_seconds is not None and not (math.isfinite(active_seconds) and active_seconds >= 0):
-        raise StoreError(f"active_seconds: expected a time of 0 or more seconds, found {active_seconds}")
-    access.one_at_a_time(connection, assignment.labeler)
-    row = queue.of_labeler(connection, assignment.id, assignment.labeler)
+    _check_sending(submit_id, skip_reason, active_seconds)
+    access.active(connection, assignment.labeler, alone=True)
+    row = queue.of_labeler(connection, project_id, assignment.id, assignment.labeler)
     earlier = connection.execute(sa.select(judgments).where(judgments.c.submit_id == submit_id)).one_or_none()
     if earlier is not None:
         if (earlier.task_id, earlier.labeler_id) != (row.task_id, row.labeler_id):
@@ -87,10 +85,10 @@ def submit(
     revision = _revision(connection, row) + 1
     if revision != assignment.revision:
         raise StoreError("this task was judged in another tab meanwhile; look at it again, then correct it")
-    task = connection.execute(sa.select(tasks).where(tasks.c.id == row.task_id).with_for_update()).one()
+    task = queue.locked(connection, row.task_id)
     skipped = skip_reason is not None
     if not skipped:
-        check_said(what, row.shown, project_settings(connection, task.project_id))
+        check_said(what, row.shown, project_settings(connection, project_id))
     surplus = not skipped and row.state != "done" and queue.free_places(connection, task, row.labeler_id) < 1
     state = "skipped" if skipped else "surplus" if surplus else "done"
     clock = connection.scalar(sa.select(now(connection.dialect.name)))
@@ -112,10 +110,7 @@ def submit(
         )
     )
     if task.gold is None:
-        change = (state == "done") - (row.state == "done")
-        connection.execute(sa.update(tasks).where(tasks.c.id == task.id).values(judged=tasks.c.judged + change))
-        if change < 0:  # a judgment became a skip: the place is free for others
-            queue.changed(connection, task.project_id)
+        queue.count(connection, task, (state == "done") - (row.state == "done"))
     done = sa.update(assignments).where(assignments.c.id == row.id)
     connection.execute(done.values(state=state, reopened=False, leased_until=clock))
     connection.execute(sa.delete(drafts).where(drafts.c.assignment_id == row.id))
@@ -124,9 +119,17 @@ def submit(
     return Outcome.SURPLUS if surplus else Outcome.COUNTED
 
 
+def _check_sending(submit_id: str, skip_reason: str | None, active_seconds: float | None) -> None:
+    check_text(submit_id, "submit_id")
+    _check_length(submit_id, "submit_id", SUBMIT_ID_LENGTH)
+    _check_length(skip_reason or "", "reason", REASON_LENGTH)
+    if active_seconds is not None and not (math.isfinite(active_seconds) and active_seconds >= 0):
+        raise StoreError(f"active_seconds: expected a time of 0 or more seconds, found {active_seconds}")
+
+
 def reopen(connection: Connection, project_id: int, labeler: Labeler, assignment_id: int | None) -> int | None:
     """Open what this labeler judged or skipped for a new revision: the given one, else the last; None if nothing."""
-    access.one_at_a_time(connection, labeler)
+    access.active(connection, labeler, alone=True)
     mine = (assignments.c.task_id == judgments.c.task_id) & (assignments.c.labeler_id == judgments.c.labeler_id)
     query = (
         sa.select(assignments.c.id)
@@ -139,20 +142,22 @@ def reopen(connection: Connection, project_id: int, labeler: Labeler, assignment
     found = connection.scalar(query if assignment_id is None else query.where(assignments.c.id == assignment_id))
     if found is None:
         return None
-    others = sa.update(assignments).where(assignments.c.labeler_id == labeler.id, assignments.c.reopened)
-    connection.execute(others.values(reopened=False))
+    here = (assignments.c.labeler_id == labeler.id) & (assignments.c.project_id == project_id)
+    others = list(connection.scalars(sa.select(assignments.c.id).where(here, assignments.c.reopened)))
+    connection.execute(sa.update(assignments).where(assignments.c.id.in_(others)).values(reopened=False))
+    connection.execute(sa.delete(drafts).where(drafts.c.assignment_id.in_(set(others) - {found})))
     connection.execute(sa.update(assignments).where(assignments.c.id == found).values(reopened=True))
     access.record(connection, labeler, "reopen", assignment=found)
     return int(found)
 
 
-def save_draft(connection: Connection, assignment: Assignment, body: Mapping[str, Any]) -> None:
+def save_draft(connection: Connection, project_id: int, assignment: Assignment, body: Mapping[str, Any]) -> None:
     """Keep what the labeler has begun to say; nothing happens once that revision is written or given up."""
     text = check_text(json.dumps(dict(body), ensure_ascii=False), "draft")
     if len(text) > DRAFT_LENGTH:
         raise StoreError(f"draft: {len(text)} characters are too many; {DRAFT_LENGTH} are kept at most")
-    access.one_at_a_time(connection, assignment.labeler)
-    row = queue.of_labeler(connection, assignment.id, assignment.labeler)
+    access.active(connection, assignment.labeler, alone=True)
+    row = queue.of_labeler(connection, project_id, assignment.id, assignment.labeler)
     if (row.state != "open" and not row.reopened) or _revision(connection, row) + 1 != assignment.revision:
         return
     connection.execute(sa.delete(drafts).where(drafts.c.assignment_id == row.id))
@@ -162,6 +167,7 @@ def save_draft(connection: Connection, assignment: Assignment, body: Mapping[str
 
 def history(connection: Connection, project_id: int, labeler: Labeler, limit: int) -> list[Past]:
     """This labeler's judgments, each in its latest revision, last made first."""
+    access.active(connection, labeler)
     mine = (assignments.c.task_id == judgments.c.task_id) & (assignments.c.labeler_id == judgments.c.labeler_id)
     rows = connection.execute(
         sa.select(judgments, assignments.c.id.label("assignment_id"), assignments.c.state, prompts.c.body)
@@ -252,7 +258,7 @@ def _columns(what: Said) -> dict[str, Any]:
         "strength": what.strength,
         "notes": notes or None,
         "comment": what.comment,
-        "better": what.better or None,
+        "better": what.better if what.better.strip() else None,
     }
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import unicodedata
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from rlhf.errors import StoreError
 from rlhf.preferences import access, intake
+from rlhf.preferences import engine as db
 from rlhf.preferences.handle import StoreHandle
 from rlhf.preferences.schema import assignments, drafts, events, judgments, labelers, now, sessions
 from rlhf.preferences.types import Event, Labeler, Person
 
 NAME_LENGTH = 80
+ERASED = "erased-"  # how the name begins of somebody who was forgotten
 SESSION_SECONDS = 30 * 86400.0
 
 
@@ -34,12 +37,14 @@ class People(StoreHandle):
             with self._writing() as connection:
                 intake.write_labelers(connection, [name])
                 row = connection.execute(known).one()
+                access.record(connection, None, "add person", labeler=row.id)
         return Labeler(row.id, name, row.role)
 
-    def invite(self, name: str, role: str = "labeler", *, email: str = "", by: Labeler | None = None) -> str:
+    def invite(self, name: str, role: str | None = None, *, email: str = "", by: Labeler | None = None) -> str:
         """Add a person, or invite one anew; returns a personal token to sign in with, which is kept nowhere.
 
-        An earlier token of theirs is worthless from now on, and their sessions end. For admins.
+        No role: the one they have, of a new person `labeler`. An earlier token of theirs is worthless from now on, and
+        their sessions end. StoreError for somebody suspended. For admins.
         """
         name, email = check_invite(name, role, email)
         token = secrets.token_urlsafe(24)
@@ -49,19 +54,28 @@ class People(StoreHandle):
                 sa.select(labelers.c.id).where(labelers.c.email == email, labelers.c.name != name)
             ):
                 raise StoreError(f"email: {email!r} is somebody else's; give another, or invite that person")
-            person = intake.write_labelers(connection, [name])[name]
-            values = {"role": role, "token_sha": _sha(token), "active": True, **({"email": email} if email else {})}
-            connection.execute(sa.update(labelers).where(labelers.c.id == person).values(**values))
-            _end_sessions(connection, person)
-            access.record(connection, by, "invite", labeler=person, role=role)
+            intake.write_labelers(connection, [name])
+            person = _person(connection, name)
+            if not person.active:
+                raise StoreError(f"name: {name!r} is suspended; let them in again with `rlhf people reinstate` first")
+            values = {"role": role or person.role, "token_sha": _sha(token), "email": email or person.email}
+            connection.execute(sa.update(labelers).where(labelers.c.id == person.id).values(**values))
+            _end_sessions(connection, person.id)
+            access.record(connection, by, "invite", labeler=person.id, role=values["role"])
         return token
 
     def set_role(self, name: str, role: str, *, by: Labeler | None = None) -> None:
-        """Make this person a labeler, reviewer or admin. For admins."""
+        """Make this person a labeler, reviewer or admin; their sessions end. For admins.
+
+        StoreError if somebody shall be more than a labeler who comes in by name alone, which anybody could say.
+        """
         _check_role(role)
         with self._writing() as connection:
             access.allow(connection, by, "admin")
             person = _person(connection, name)
+            if role != access.ROLES[0] and person.token_sha is None and person.email is None:
+                raise StoreError(f"name: {name!r} has no invite, and the role {role} needs one: rlhf people invite")
+            _end_sessions(connection, person.id)
             connection.execute(sa.update(labelers).where(labelers.c.id == person.id).values(role=role))
             access.record(connection, by, "set role", labeler=person.id, role=role)
 
@@ -69,8 +83,9 @@ class People(StoreHandle):
         """Let this person do nothing more here: sessions end and open tasks go to others; what they said stays."""
         with self._writing() as connection:
             access.allow(connection, by, "admin")
-            _shut_out(connection, _person(connection, name).id)
-            access.record(connection, by, "suspend", labeler=_person(connection, name).id)
+            person = _person(connection, name)
+            _shut_out(connection, person.id)
+            access.record(connection, by, "suspend", labeler=person.id)
 
     def reinstate(self, name: str, *, by: Labeler | None = None) -> None:
         """Let a suspended person come in again, with the invite they had. For admins."""
@@ -91,10 +106,11 @@ class People(StoreHandle):
             _shut_out(connection, person.id)
             open_ones = sa.select(assignments.c.id).where(assignments.c.labeler_id == person.id)
             connection.execute(sa.delete(drafts).where(drafts.c.assignment_id.in_(open_ones)))
-            pseudonym = f"erased-{secrets.token_hex(4)}"
+            pseudonym = f"{ERASED}{secrets.token_hex(4)}"
             gone = {"name": pseudonym, "email": None, "token_sha": None}
             connection.execute(sa.update(labelers).where(labelers.c.id == person.id).values(**gone))
             access.record(connection, by, "erase", labeler=person.id)
+        db.forget(self._engine)
         return pseudonym
 
     def people(self, *, by: Labeler | None = None) -> list[Person]:
@@ -125,7 +141,7 @@ class People(StoreHandle):
         """A new session's key for the owner of this personal invite; StoreError if it is nobody's, or suspended."""
         with self._writing() as connection:
             found = sa.select(labelers).where(labelers.c.token_sha == _sha(token), labelers.c.active)
-            row = connection.execute(found).one_or_none()
+            row = connection.execute(found.with_for_update(key_share=True)).one_or_none()
             if row is None:
                 raise StoreError("this invite is not valid (any more); ask your lead for a new one")
             return _new_session(connection, row)
@@ -133,8 +149,12 @@ class People(StoreHandle):
     def sign_in_by_name(self, name: str) -> str:
         """A new session's key for whoever says this name; for a page that only this machine reaches.
 
-        StoreError for a name that cannot be used, and for one that has an invite: that one proves who it is.
+        StoreError for a name that cannot be used, for one that has an invite (that one proves who it is), for one that
+        only imported rankings have, and for one that differs from another person's in case or width alone.
         """
+        name = _checked_name(name)
+        with self._reading() as connection:
+            _refuse_others(connection, name)
         name = self.labeler(name).name
         with self._writing() as connection:
             row = _person(connection, name)
@@ -162,7 +182,10 @@ class People(StoreHandle):
     def sign_out(self, session_key: str) -> None:
         """End a session; nothing happens if there is none."""
         with self._writing() as connection:
-            connection.execute(sa.delete(sessions).where(sessions.c.key_sha == _sha(session_key)))
+            mine = sa.delete(sessions).where(sessions.c.key_sha == _sha(session_key)).returning(sessions.c.labeler_id)
+            person = connection.scalar(mine)
+            if person is not None:
+                access.record(connection, Labeler(person, ""), "sign out")
 
 
 def _sha(secret: str) -> str:
@@ -195,22 +218,44 @@ def _shut_out(connection: Connection, labeler_id: int) -> None:
 
 
 def _person(connection: Connection, name: str) -> Row[tuple[object, ...]]:
-    row = connection.execute(sa.select(labelers).where(labelers.c.name == name.strip())).one_or_none()
-    if row is None:
+    """The person's row, locked as `access.active` locks it. Nobody is brought back who was erased."""
+    mine = sa.select(labelers).where(labelers.c.name == name.strip()).with_for_update(key_share=True)
+    row = connection.execute(mine).one_or_none()
+    if row is None or name.startswith(ERASED):
         raise StoreError(f"name: nobody here is called {name!r}; `rlhf people list` says who there is")
     return row
 
 
-def check_invite(name: str, role: str, email: str) -> tuple[str, str]:
+def _refuse_others(connection: Connection, name: str) -> None:
+    """Raise StoreError for a name under which somebody would speak as another, or be two people by mistake."""
+    imported = sa.exists().where(judgments.c.labeler_id == labelers.c.id, judgments.c.shown.is_(None))
+    rows = connection.execute(sa.select(labelers.c.name, imported.label("imported"))).all()
+    if name == intake.ANONYMOUS or any(row.name == name and row.imported for row in rows):
+        raise StoreError("this name stands on imported rankings; choose another, or ask your lead for an invite")
+    for other in (row.name for row in rows if row.name != name):
+        if _folded(other) == _folded(name):
+            raise StoreError(
+                f"somebody here is called {other!r}; if that is you, write it so, else choose another name"
+            )
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def check_invite(name: str, role: str | None, email: str) -> tuple[str, str]:
     """Name and e-mail as they will be kept; StoreError for what no invite can have."""
-    _check_role(role)
+    if role is not None:
+        _check_role(role)
     return _checked_name(name), _checked_email(email)
 
 
 def _checked_name(name: str) -> str:
-    name = name.strip()
+    name = unicodedata.normalize("NFC", name.strip())  # one spelling of an accented letter
     if not name or len(name) > NAME_LENGTH or not name.isprintable():
         raise StoreError(f"name: expected 1 to {NAME_LENGTH} visible characters, found {name[:NAME_LENGTH]!r}")
+    if name.startswith(ERASED):
+        raise StoreError(f"name: those that begin with {ERASED!r} stand for people who were forgotten; choose another")
     return name
 
 

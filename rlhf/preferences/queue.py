@@ -36,6 +36,7 @@ from rlhf.preferences.settings import ProjectSettings
 from rlhf.preferences.types import Assignment, Labeler, Progress
 
 MOST_COUNTED = 1000  # progress counts what is left up to here: nobody reads more, and counting a million takes a while
+MOST_TAKEN_UP = 8  # of the leases that ran out, the last ones are taken up again; others have the rest by now
 DAY = 86400.0
 _chance = random.SystemRandom()  # nothing that a seed set elsewhere can repeat
 
@@ -45,7 +46,7 @@ def claim(connection: Connection, project_id: int, labeler: Labeler) -> int | No
 
     Its lease is renewed. None if nothing is left for them.
     """
-    access.one_at_a_time(connection, labeler)
+    access.active(connection, labeler, alone=True)
     settings = project_settings(connection, project_id)
     current = _current(connection, project_id, labeler)
     if current is not None:
@@ -68,30 +69,35 @@ def claim(connection: Connection, project_id: int, labeler: Labeler) -> int | No
 
 def renew(connection: Connection, project_id: int, assignment: Assignment) -> bool:
     """Extend the lease; False if the task is no longer this labeler's to finish (judged, or given to others)."""
-    access.one_at_a_time(connection, assignment.labeler)
-    row = of_labeler(connection, assignment.id, assignment.labeler)
+    access.active(connection, assignment.labeler, alone=True)
+    row = of_labeler(connection, project_id, assignment.id, assignment.labeler)
     if not row.reopened:
-        task = connection.execute(sa.select(tasks).where(tasks.c.id == row.task_id)).one()
+        task = locked(connection, row.task_id)
         if row.state != "open" or free_places(connection, task, row.labeler_id) < 1:
             return False
     _extend(connection, project_settings(connection, project_id), row.id)
     return True
 
 
-def release(connection: Connection, assignment: Assignment) -> None:
+def release(connection: Connection, project_id: int, assignment: Assignment) -> None:
     """Give an open task back for others, or leave a reopened judgment as it was."""
-    access.one_at_a_time(connection, assignment.labeler)
-    of_labeler(connection, assignment.id, assignment.labeler)
+    access.active(connection, assignment.labeler, alone=True)
+    of_labeler(connection, project_id, assignment.id, assignment.labeler)
     update = sa.update(assignments).where(assignments.c.id == assignment.id)
     connection.execute(update.values(reopened=False, leased_until=now(connection.dialect.name)))
     connection.execute(sa.delete(drafts).where(drafts.c.assignment_id == assignment.id))
     access.record(connection, assignment.labeler, "release", assignment=assignment.id)
 
 
-def of_labeler(connection: Connection, assignment_id: int, labeler: Labeler) -> Row[Any]:
-    """The assignment's row; StoreError if there is none of that number, or it is somebody else's."""
+def locked(connection: Connection, task_id: int) -> Row[Any]:
+    """The task's row, which no other transaction counts places of until this one ends. Lock tasks in order of id."""
+    return connection.execute(sa.select(tasks).where(tasks.c.id == task_id).with_for_update(key_share=True)).one()
+
+
+def of_labeler(connection: Connection, project_id: int, assignment_id: int, labeler: Labeler) -> Row[Any]:
+    """The assignment's row; StoreError if the project has none of that number, or it is somebody else's."""
     row = connection.execute(sa.select(assignments).where(assignments.c.id == assignment_id)).one_or_none()
-    if row is None or row.labeler_id != labeler.id:
+    if row is None or row.labeler_id != labeler.id or row.project_id != project_id:
         raise StoreError(f"assignment {assignment_id}: this labeler has none of that number; claim one")
     return row
 
@@ -124,6 +130,7 @@ def gold_at(secret: str, labeler_id: int, position: int, share: float) -> bool:
 
 def progress(connection: Connection, project_id: int, labeler: Labeler) -> Progress:
     """How many tasks this labeler ranked and skipped, and how many they could still be given."""
+    access.active(connection, labeler)
     states = connection.execute(
         sa.select(assignments.c.state, sa.func.count().label("n"))
         .where(_of(labeler, project_id))
@@ -178,15 +185,29 @@ def _remaining(connection: Connection, project_id: int, labeler: Labeler, positi
     return opened + total
 
 
+def fresh(connection: Connection, project_id: int, labeler: Labeler) -> int | None:
+    """What `claim` would give, where it need not write: a correction, or a lease with half its time still to run."""
+    access.active(connection, labeler)
+    first = connection.execute(_in_hand(labeler, project_id).limit(1)).one_or_none()
+    if first is None:
+        return None
+    half = project_settings(connection, project_id).lease_seconds / 2
+    enough = connection.scalar(sa.select(now(connection.dialect.name) + half)) or 0.0
+    return int(first.id) if first.reopened or first.leased_until > enough else None
+
+
+def _in_hand(labeler: Labeler, project_id: int) -> sa.Select[Any]:
+    """What this labeler has open, first what they work on now: a correction, else the lease that ends last."""
+    order = (assignments.c.reopened.desc(), assignments.c.leased_until.desc(), assignments.c.id)
+    return sa.select(assignments).where(_of(labeler, project_id), IN_HAND).order_by(*order)
+
+
 def _current(connection: Connection, project_id: int, labeler: Labeler) -> int | None:
-    rows = connection.execute(
-        sa.select(assignments.c.id, assignments.c.task_id, assignments.c.reopened)
-        .where(_of(labeler, project_id), IN_HAND)
-        .order_by(assignments.c.reopened.desc(), assignments.c.leased_until.desc(), assignments.c.id)
-    ).all()
+    rows = connection.execute(_in_hand(labeler, project_id).limit(MOST_TAKEN_UP)).all()
+    # In order of id, so that two people with leases of the same tasks never wait for each other.
+    found = {row.task_id: locked(connection, row.task_id) for row in sorted(rows, key=lambda r: r.task_id)}
     for row in rows:  # a lease that ran out is taken up again if nobody else took the place
-        task = connection.execute(sa.select(tasks).where(tasks.c.id == row.task_id).with_for_update()).one()
-        if row.reopened or free_places(connection, task, labeler.id) > 0:
+        if row.reopened or free_places(connection, found[row.task_id], labeler.id) > 0:
             return int(row.id)
     return None
 
@@ -204,6 +225,13 @@ def _next_task(connection: Connection, project_id: int, labeler: Labeler, settin
         if found := _first_free(connection, project_id, labeler, order, stretch):
             return found
     return None
+
+
+def count(connection: Connection, task: Row[Any], change: int) -> None:
+    """One judgment of the task counts more (1), or no longer (-1: it became a skip, and the place is free again)."""
+    connection.execute(sa.update(tasks).where(tasks.c.id == task.id).values(judged=tasks.c.judged + change))
+    if change < 0:
+        changed(connection, task.project_id)
 
 
 def changed(connection: Connection, project_id: int) -> None:
@@ -286,7 +314,7 @@ def _first_free(
             .where(*wanted, _unseen(labeler), tasks.c.id.not_in(passed))
             .order_by(*order)
             .limit(1)
-            .with_for_update(skip_locked=True)
+            .with_for_update(skip_locked=True, key_share=True)
         ).one_or_none()
         if task is None or free_places(connection, task, labeler.id) > 0:
             return None if task is None else int(task.id)

@@ -29,7 +29,9 @@ class ProjectSettings(BaseModel):
     k: Annotated[int, Field(ge=2, le=MOST_COMPLETIONS)] | None = Field(
         None, description="completions a task has, refused otherwise; null: 2 to 9"
     )
-    overlap: Annotated[int, Field(ge=1)] = Field(1, description="people who rank each task, where a task says nothing")
+    overlap: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="people who rank each task, where a task says nothing"
+    )
     lease_seconds: Annotated[float, Field(gt=0, le=7 * 86400)] = Field(
         1800.0, description="how long a task stays reserved without a sign of life from its labeler"
     )
@@ -72,3 +74,8 @@ def parse_settings(values: Mapping[str, Any], where: str) -> ProjectSettings:
             known = ", ".join(ProjectSettings.model_fields)
             raise ConfigError(f"{where}: there is no setting {key!r}; there are: {known}") from None
         raise ConfigError(f"{where}: {key}: {first['msg']}, found {first.get('input')!r}") from None
+
+
+def stored_settings(values: Mapping[str, Any], where: str) -> ProjectSettings:
+    """The settings as a store has them: keys that a newer version wrote beside ours are left alone."""
+    return parse_settings({key: value for key, value in values.items() if key in ProjectSettings.model_fields}, where)

@@ -38,12 +38,15 @@ from rlhf.preferences.types import (
     Said,
 )
 
+IMPORTED_AT_ONCE = 1_000  # rankings in one transaction
+
 
 class LabelStore(People):
     """Rankings and the work of making them. Safe to share between threads; many processes may have one file open.
 
-    Every method that writes is one transaction: when it returns, its rows are on the disk. `by` names the person on
-    whose behalf a lead's method runs, whose role is checked; None is a program that holds the database anyway.
+    Every method that writes is one transaction (an import: several): when it returns, its rows are on the disk. `by`
+    names the person on whose behalf a lead's method runs, whose role is checked; None is a program that holds the
+    database anyway.
     """
 
     # What goes in
@@ -52,16 +55,24 @@ class LabelStore(People):
         """Add finished rankings, from a file or another tool. Rows that the batch holds already add nothing.
 
         No labeler becomes `anonymous`. A named labeler's second ranking of the same completions, in the same order,
-        is a revision of the first; anonymous ones never replace each other. Raises DataError for unusable texts.
+        is a revision of the first; anonymous ones never replace each other. Raises DataError for unusable texts: then
+        nothing is written. Else it is written in parts, so that labelers wait for no more than one; killed in between,
+        the same call goes on.
         """
         checked = intake.checked_rankings(rankings)
-        check_text(batch, "batch")
-        with self._filling() as connection:
+        intake.check_batch(batch)
+        with self._reading() as connection:
             access.allow(connection, by, "admin")
-            present = self._rankings(connection, batch)
-            report = intake.import_rankings(connection, self._project_id, checked, batch, present)
-            access.record(connection, by, "import rankings", project=self._project_id, added=report.added)
-            return report
+            here = {intake.content(r) for r in self._rankings(connection, batch)}
+        parts = []
+        for start in range(0, len(checked), IMPORTED_AT_ONCE):
+            with self._filling() as connection:
+                access.allow(connection, by, "admin")
+                some = checked[start : start + IMPORTED_AT_ONCE]
+                parts.append(intake.import_rankings(connection, self._project_id, some, batch, here))
+                access.record(connection, by, "import rankings", project=self._project_id, added=parts[-1].added)
+        total = (sum(getattr(p, name) for p in parts) for name in ("read", "added", "repeated", "revisions"))
+        return ImportReport(*total)
 
     def add_tasks(
         self, new: Iterable[NewTask], *, batch: str, overlap: int | None = None, by: Labeler | None = None
@@ -74,12 +85,14 @@ class LabelStore(People):
         """
         settings = self.settings()
         checked = intake.checked_tasks(new, settings.overlap if overlap is None else overlap, settings.k)
-        check_text(batch, "batch")
+        intake.check_batch(batch)
         with self._filling() as connection:
             access.allow(connection, by, "admin")
             before = self._count(connection, tasks, tasks.c.batch == batch)
             intake.write_tasks(connection, self._project_id, checked, batch)
             added = self._count(connection, tasks, tasks.c.batch == batch) - before
+            if added:
+                queue.changed(connection, self._project_id)
             access.record(connection, by, "add tasks", project=self._project_id, added=added)
             return added
 
@@ -90,7 +103,7 @@ class LabelStore(People):
         and for a row without two different ranks, which no answer could miss.
         """
         checked = gold.checked(known, self.settings().k)
-        check_text(batch, "batch")
+        intake.check_batch(batch)
         with self._filling() as connection:
             access.allow(connection, by, "admin")
             added = gold.write(connection, self._project_id, checked, batch)
@@ -124,7 +137,7 @@ class LabelStore(People):
 
     def demonstrations(self, *, batch: str | None = None, by: Labeler | None = None) -> list[Demonstration]:
         """The better answers that labelers wrote, as demonstrations for SFT, oldest task first."""
-        written = self._latest().where(self._scope(batch), judgments.c.better.is_not(None))
+        written = self._latest().where(self._scope(batch), judgments.c.better.is_not(None), ~judgments.c.surplus)
         rows = written.join(prompts, prompts.c.id == tasks.c.prompt_id).add_columns(prompts.c.body, tasks.c.split_group)
         with self._reading() as connection:
             access.allow(connection, by, "reviewer")
@@ -137,20 +150,22 @@ class LabelStore(People):
             access.allow(connection, by, "reviewer")
             return gold.results(connection, self._project_id)
 
-    def fingerprint(self, *, batch: str | None = None) -> str:
+    def fingerprint(self, *, batch: str | None = None, by: Labeler | None = None) -> str:
         """sha256 over `rankings()`: equal rankings in equal order give equal fingerprints, in any store."""
-        return fingerprint(self.rankings(batch=batch))
+        return fingerprint(self.rankings(batch=batch, by=by))
 
-    def batches(self) -> list[str]:
+    def batches(self, *, by: Labeler | None = None) -> list[str]:
         """The batches' names, oldest first."""
         query = sa.select(tasks.c.batch).group_by(tasks.c.batch).order_by(sa.func.min(tasks.c.id))
         with self._reading() as connection:
+            access.allow(connection, by, "reviewer")
             return list(connection.scalars(query.where(self._scope(None))))
 
-    def counts(self, batch: str | None = None) -> Counts:
+    def counts(self, batch: str | None = None, *, by: Labeler | None = None) -> Counts:
         """How much there is, in the whole store or in one batch."""
         scope = self._scope(batch)
         with self._reading() as connection:
+            access.allow(connection, by, "reviewer")
             made = sa.select(sa.func.count(), sa.func.count(sa.distinct(judgments.c.labeler_id)))
             judged, people = connection.execute(made.join_from(judgments, tasks).where(scope)).one()
             latest = self._latest().where(scope).subquery()
@@ -172,14 +187,18 @@ class LabelStore(People):
         Whatever they have open comes first (with the order they saw, its lease renewed), so a reload loses nothing.
         Else it is the next task in the project's order that has a free place and that they never had, or a gold one.
         """
+        with self._reading() as connection:  # most runs of a page change nothing: they wait for no writer
+            found = queue.fresh(connection, self._project_id, labeler)
+            if found is not None:
+                return judging.load(connection, self._project_id, found, labeler)
         with self._writing() as connection:
             found = queue.claim(connection, self._project_id, labeler)
-            return None if found is None else judging.load(connection, found, labeler)
+            return None if found is None else judging.load(connection, self._project_id, found, labeler)
 
     def assignment(self, labeler: Labeler, assignment_id: int) -> Assignment:
         """A task that this labeler was given, as `claim` gave it; StoreError if it is not theirs."""
         with self._reading() as connection:
-            return judging.load(connection, assignment_id, labeler)
+            return judging.load(connection, self._project_id, assignment_id, labeler)
 
     def submit(
         self,
@@ -202,7 +221,9 @@ class LabelStore(People):
         """
         what = Said(dict(ranks), strength, dict(notes or {}), comment, better)
         with self._writing() as connection:
-            return judging.submit(connection, assignment, what, submit_id=submit_id, active_seconds=active_seconds)
+            return judging.submit(
+                connection, self._project_id, assignment, what, submit_id=submit_id, active_seconds=active_seconds
+            )
 
     def skip(
         self, assignment: Assignment, reason: str = "", *, submit_id: str = "", active_seconds: float | None = None
@@ -214,13 +235,19 @@ class LabelStore(People):
         key = submit_id or uuid.uuid4().hex
         with self._writing() as connection:
             return judging.submit(
-                connection, assignment, Said(), submit_id=key, skip_reason=reason, active_seconds=active_seconds
+                connection,
+                self._project_id,
+                assignment,
+                Said(),
+                submit_id=key,
+                skip_reason=reason,
+                active_seconds=active_seconds,
             )
 
     def save_draft(self, assignment: Assignment, body: Mapping[str, Any]) -> None:
         """Keep what the labeler has begun to say (anything that JSON can hold); `claim` gives it back as `draft`."""
         with self._writing() as connection:
-            judging.save_draft(connection, assignment, body)
+            judging.save_draft(connection, self._project_id, assignment, body)
 
     def renew(self, assignment: Assignment) -> bool:
         """Extend the lease; False if the task is no longer this labeler's to finish."""
@@ -230,7 +257,7 @@ class LabelStore(People):
     def release(self, assignment: Assignment) -> None:
         """Stop working on it: an open task is free for others at once, a reopened judgment stays as it was."""
         with self._writing() as connection:
-            queue.release(connection, assignment)
+            queue.release(connection, self._project_id, assignment)
 
     def reopen(self, labeler: Labeler, assignment_id: int | None = None) -> Assignment | None:
         """What this labeler judged or skipped, to correct it by a new revision: the given one, else the last one.
@@ -239,7 +266,7 @@ class LabelStore(People):
         """
         with self._writing() as connection:
             found = judging.reopen(connection, self._project_id, labeler, assignment_id)
-            return None if found is None else judging.load(connection, found, labeler)
+            return None if found is None else judging.load(connection, self._project_id, found, labeler)
 
     def history(self, labeler: Labeler, limit: int = 50) -> list[Past]:
         """What this labeler said, each task in its latest revision, last said first."""

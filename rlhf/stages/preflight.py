@@ -8,13 +8,16 @@ from typing import Any
 
 from rlhf.config import Config, LoraSection
 from rlhf.data.encoding import Encoder, fit
-from rlhf.data.records import Ranking
+from rlhf.data.records import Prompt, Ranking
 from rlhf.data.sources import BUILTIN, Split, load_demonstrations, load_prompts, load_rankings
 from rlhf.data.splits import check_no_leak, split_by_hash
 from rlhf.errors import ArtifactError, ConfigError, DataError, StoreError
 from rlhf.ppo.roles import REFERENCE
 from rlhf.ppo.scoring import probe_judge
-from rlhf.preferences import LabelStore
+from rlhf.preferences import LabelStore, ProjectSettings, intake
+from rlhf.preferences.engine import make_engine, schema_version, shown, store_url
+from rlhf.preferences.schema import DEFAULT_PROJECT
+from rlhf.stages.common import imported_batch
 
 Recorded = Mapping[str, Mapping[str, Any]]  # entries of the manifest, by stage
 
@@ -40,7 +43,9 @@ def check(config: Config, stages: Sequence[str], recorded: Recorded, base_sha256
     if {"ppo", "evaluate", "sample"} & set(stages):
         if config.data.prompts is None:
             raise ConfigError("data.prompts: is not set; name the prompts to answer (a file, or a builtin)")
-        load_prompts(config.data.prompts, "train", eval_fraction=config.data.eval_fraction)
+        prompts = load_prompts(config.data.prompts, "train", eval_fraction=config.data.eval_fraction)
+        if "sample" in stages:
+            _check_sampling(config, prompts)
     if "evaluate" in stages:
         held_out = load_prompts(config.data.prompts or "", "eval", eval_fraction=config.data.eval_fraction)
         if len(held_out) < config.evaluate.prompts:
@@ -99,9 +104,9 @@ def _check_rankings(config: Config, name: str) -> None:
         rankings = load_rankings(section.rankings)
         if not any(r.pairs() for r in rankings):
             raise DataError(f"{section.rankings}: no ranking prefers one completion to another; rank some apart")
-        if "://" in config.store_url or Path(config.store_url).exists():
-            # A store that cannot be used says so now.
-            LabelStore.open(config.store_url, create=True, project=config.store.project).close()
+        intake.checked_rankings(rankings, section.rankings)
+        intake.check_batch(imported_batch(section) or "")
+        _project_settings(config)  # a store that cannot be used says so now
     else:
         with LabelStore.open(config.store_url, project=config.store.project) as store:
             batches = section.batches or store.batches()
@@ -114,6 +119,39 @@ def _check_rankings(config: Config, name: str) -> None:
         load_rankings(section.eval_rankings, "eval" if section.eval_rankings.startswith(BUILTIN) else None)
     elif rankings:
         split_by_hash(rankings, config.data.eval_fraction)  # too few groups to hold any out: said now
+
+
+def _check_sampling(config: Config, prompts: Sequence[Prompt]) -> None:
+    """The store's project takes what sampling would bring it."""
+    intake.check_batch(config.sample.batch)
+    for i, prompt in enumerate(prompts):
+        intake.check_group(prompt.group, f"{config.data.prompts}, prompt {i} to train on")
+    settings = _project_settings(config)
+    if settings is not None and settings.k not in (None, config.sample.completions):
+        raise ConfigError(
+            f"sample.completions: is {config.sample.completions}, but tasks of project {config.store.project!r} have "
+            f"{settings.k} (its k); set one to the other, or run the other stages alone"
+        )
+
+
+def _project_settings(config: Config) -> ProjectSettings | None:
+    """What the store's project says; None where there is no store yet. Nothing is made."""
+    where, project = store_url(config.store_url), config.store.project
+    path = Path(shown(where)) if where.get_backend_name() == "sqlite" else None
+    there = path is None or path.exists()
+    if there and not (path and path.is_dir()):
+        engine = make_engine(where)
+        there = schema_version(engine) is not None
+        engine.dispose()
+    if there:
+        with LabelStore.open(config.store_url, project=project) as store:
+            return store.settings()
+    if project != DEFAULT_PROJECT:
+        raise StoreError(
+            f"label store {shown(where)}: is not there yet, so there is no project {project!r} in it; "
+            f"make both with: rlhf store project {project} --create --store {shown(where)}"
+        )
+    return None
 
 
 def _check_leaks(config: Config, stages: Sequence[str]) -> None:

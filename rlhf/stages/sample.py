@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from rlhf.config import Config
 from rlhf.data.encoding import Encoder
+from rlhf.data.records import Prompt
 from rlhf.data.sources import source_fingerprint
 from rlhf.errors import ConfigError, StoreError
 from rlhf.model.base import SharedBase
@@ -53,7 +54,10 @@ def _has_batch(config: Config, result: Mapping[str, Any]) -> bool:
 
 
 def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
-    """Sample K completions a prompt and add them to the store as tasks of one batch; equal completions count once."""
+    """Sample K completions a prompt and add them to the store as tasks of one batch; equal completions count once.
+
+    A prompt with fewer different ones than the project's tasks have (its `k`, else 2) is left out and counted.
+    """
     section, encoder = config.sample, Encoder(base.tokenizer)
     need_adapter(config, base, section.adapter)
     prompts, longer = usable_prompts(config, encoder, "train", section.prompts, config.seed + 1)
@@ -68,16 +72,8 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
         batch_size=config.evaluate.batch_size,
     )
     texts = [encoder.text(r) for r in rollout.responses]
-    tasks, too_alike = [], 0
-    for i, prompt in enumerate(prompts):
-        mine = texts[i * section.completions : (i + 1) * section.completions]
-        unique = tuple(dict.fromkeys(t for t in mine if t.strip()))
-        if len(unique) < 2:
-            too_alike += 1
-            continue
-        sources = (section.adapter,) * len(unique)
-        tasks.append(NewTask(prompt=prompt.prompt, completions=unique, sources=sources, group=prompt.group))
     with LabelStore.open(config.store_url, create=True, project=config.store.project) as store:
+        tasks, too_alike = _different(config, prompts, texts, store.settings().k or 2)
         added = store.add_tasks(tasks, batch=section.batch, overlap=section.overlap)
     tracker.log(STAGE, 1, 1)
     return {
@@ -89,3 +85,19 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
         "over_long": longer,
         "adapter": section.adapter,
     }
+
+
+def _different(
+    config: Config, prompts: Sequence[Prompt], texts: Sequence[str], least: int
+) -> tuple[list[NewTask], int]:
+    """Tasks of each prompt's different completions, and how many prompts have fewer than `least`."""
+    count, adapter = config.sample.completions, config.sample.adapter
+    tasks, too_alike = [], 0
+    for i, prompt in enumerate(prompts):
+        unique = tuple(dict.fromkeys(t for t in texts[i * count : (i + 1) * count] if t.strip()))
+        if len(unique) < least:
+            too_alike += 1
+            continue
+        sources = (adapter,) * len(unique)
+        tasks.append(NewTask(prompt=prompt.prompt, completions=unique, sources=sources, group=prompt.group))
+    return tasks, too_alike

@@ -220,6 +220,8 @@ class StoreMachine(RuleBasedStateMachine):
         states = [place.state for place in self.places.values()]
         assert counts.judgments == len(self.said)
         for name, person in self.people.items():
+            if name in self.out:
+                continue
             had = {task for task, who in self.places if who == name}
             open_ones = [t for t in had if self.places[t, name].state == "open"]
             judged = {t: sum(p.state == "done" for (u, _), p in self.places.items() if u == t) for t in self.overlap}

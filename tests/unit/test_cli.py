@@ -262,6 +262,25 @@ def test_label_refuses_strangers_in_one_line() -> None:
     assert result.stderr.startswith("rlhf: error: --allowed-host: host '0.0.0.0' makes the page reachable for others")
 
 
+@pytest.mark.parametrize("name", ["a\nb", "\udcff", "\x1b[2J"])
+@pytest.mark.parametrize("option", ["--host", "--allowed-host"])
+def test_label_takes_no_name_that_nothing_can_have(option: str, name: str, launched: list[Any]) -> None:
+    result = runner.invoke(cli.app, ["label", "--store", "x.db", option, name])
+    assert (result.exit_code, result.stderr) == (
+        2, f"rlhf: error: --host, --allowed-host: expected the name of a machine, found {name!r}\n",
+    )  # fmt: skip
+    assert launched == []
+
+
+def test_an_error_is_one_line_and_steers_no_terminal() -> None:
+    result = runner.invoke(cli.app, ["label", "--store", "x.db\x1b]0;x\x07\nnext", "-c", "none"])
+    assert result.stderr.count("\n") == 1
+    result = runner.invoke(cli.app, ["store", "stats", "--store", "none\x1b[2J\nnext.db"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(r"rlhf: error: label store none\x1b[2J\nnext.db: no such file; ")
+    assert result.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("both", [True, False])
 def test_a_store_is_named_once(both: bool, config_file: Path) -> None:
     arguments = ["--store", "x.db", "-c", str(config_file)] if both else []

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import yaml
 from typer.testing import CliRunner
 
 from rlhf import cli
-from rlhf.data.records import Demonstration
+from rlhf.data.records import Demonstration, Ranking
 from rlhf.data.sources import load_demonstrations
 from rlhf.errors import StoreError
 from rlhf.preferences import LabelStore, NewTask
@@ -102,8 +103,9 @@ def test_people_are_listed_with_their_way_in(path: Path, call: Call) -> None:
         judge(labels, "bob [red]", "ab")
         for name in ("cat", "dan"):
             labels.labeler(name)
-        labels.set_role("cat", "reviewer")
         labels.suspend("dan")
+        with labels._writing() as connection:  # an older version could do this
+            connection.exec_driver_sql("UPDATE labelers SET role = 'reviewer' WHERE name = 'cat'")
     found = rows(call("people", "list"))
     assert [row[:5] for row in found] == [
         ["ann", "admin", "ann@example.org", "by invite", "0"],
@@ -241,13 +243,193 @@ def test_a_project_that_is_not_there_or_not_named_is_refused(path: Path) -> None
     assert "1 to 80 visible characters" in refusal("store", "project", "a\tb", "--create", "--store", path)
 
 
+def test_a_project_is_shown_whatever_is_in_the_others(path: Path, call: Call) -> None:
+    """A newer version may have written settings that this one cannot read: that is no matter of this project."""
+    call("store", "project", "future", "--create")
+    with LabelStore.open(path) as labels, labels._writing() as connection:
+        connection.exec_driver_sql("UPDATE projects SET settings = '{\"overlap\": \"many\"}' WHERE name = 'future'")
+    assert yaml.safe_load(call("store", "project", "default", "overlap=2"))["default"]["overlap"] == 2
+    assert "project 'future': overlap" in refusal("store", "project", "future", "--store", path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["k=3", "k=4"], "setting 'k=4': 'k' is set twice; leave one out"),
+        (["k=3", " k =3"], "setting ' k =3': 'k' is set twice; leave one out"),
+        (["overlap=0x" + "f" * 9000], "a number of so many digits is of no use here; give a smaller one"),
+        (["x" * 9000], "…: expected key=value, for example overlap=3"),
+    ],
+    ids=["twice", "twice with blanks", "digits", "long"],
+)
+def test_settings_that_cannot_be_meant_are_refused(path: Path, changes: list[str], message: str) -> None:
+    said = refusal("store", "project", "default", *changes, "--store", path)
+    assert said.endswith(message) and len(said) < 400
+    with LabelStore.open(path) as labels:
+        assert labels.settings().k is None and labels.events() == []
+
+
 def test_what_is_refused_leaves_no_store_behind(tmp_path: Path) -> None:
     new, tied = tmp_path / "new.db", {"prompt": "p", "completions": ["a", "b"], "ranks": [1, 1]}
     assert "overlap" in refusal("store", "project", "news", "overlap=0", "--create", "--store", new)
     file = write_rows(tmp_path / "gold.jsonl", tied)
-    expected = "gold 0, field 'ranks': [1, 1] orders nothing; give two different ranks"
+    expected = f"{file}, row 1, field 'ranks': [1, 1] orders nothing; give two different ranks"
     assert refusal("store", "gold", file, "--store", new) == expected
     assert not new.exists()
+
+
+GOOD = {"prompt": "p", "completions": ["a", "b"], "ranks": [1, 2]}
+NAMES = {"": "''", " padded ": "' padded '", "bad\nname": r"'bad\nname'", "\x1b[31m": r"'\x1b[31m'", "‮x": r"'\u202ex'"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bad_name_of_a_batch_or_project_leaves_no_store_behind(tmp_path: Path, name: str) -> None:
+    new, file = tmp_path / "folder" / "new.db", write_rows(tmp_path / "rows.jsonl", GOOD)
+    most, around = "visible characters without spaces around them, found", f"{NAMES[name]}; change it"
+    for command in ("gold", "import"):
+        said = refusal("store", command, file, "--batch", name, "--store", new)
+        assert said == f"batch: expected 1 to 200 {most} {around}"
+        said = refusal("store", command, file, "--batch", "one", "--project", name, "--store", new)
+        assert said == f"project: expected 1 to 80 {most} {around}"
+    for option in (["--create"], ["overlap=2"], []):
+        said = refusal("store", "project", name, *option, "--store", new)
+        assert said == f"project: expected 1 to 80 {most} {around}"
+    assert not new.parent.exists()
+
+
+def test_a_project_that_a_new_store_would_lack_leaves_no_store_behind(tmp_path: Path, path: Path) -> None:
+    new, file = tmp_path / "folder" / "new.db", write_rows(tmp_path / "rows.jsonl", GOOD)
+    for store in (new, f"sqlite:///{new}"):
+        for command in ("gold", "import"):
+            arguments = [file, "--batch", "one", "--project", "nope", "--store", store]
+            assert refusal("store", command, *arguments) == (
+                f"label store {new}: no such file, so there is no project 'nope' in it; "
+                "make both with: rlhf store project nope --create"
+            )
+    said = "project 'default': exists already; change its settings, or choose another name"
+    assert refusal("store", "project", "default", "--create", "--store", new) == said
+    assert not new.parent.exists()
+    arguments = [file, "--batch", "one", "--project", "nope", "--store", path]
+    assert "holds no project 'nope' but default" in refusal("store", "import", *arguments)
+
+
+def test_a_row_that_the_store_refuses_leaves_no_store_behind(tmp_path: Path) -> None:
+    new = tmp_path / "new.db"
+    file = write_rows(tmp_path / "rows.jsonl", GOOD, GOOD | {"labeler": "ann\u202e"})
+    assert refusal("store", "import", file, "--batch", "one", "--store", new).startswith(
+        f"{file}, row 2, field 'labeler': expected 1 to 80 visible characters"
+    )
+    file = write_rows(tmp_path / "gold.jsonl", GOOD, GOOD | {"prompt": "q"}, GOOD | {"ranks": [2, 1]})
+    assert refusal("store", "gold", file, "--store", new) == (
+        f"{file}, row 3, field 'ranks': [2, 1] contradicts [1, 2], the answer to the same task in {file}, row 1; "
+        "leave one out"
+    )
+    assert not new.exists()
+
+
+def test_files_that_cannot_be_read_or_written_are_refused_in_one_line(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "latin.jsonl").write_bytes(b"\xfc\n")
+    (tmp_path / "folder.jsonl").mkdir()
+    here = ["--store", path]
+    for command in (["import", "--batch", "one"], ["gold"]):
+        assert "expected a file of rankings, found ''" in refusal("store", *command, "", *here)
+        assert "not UTF-8" in refusal("store", *command, tmp_path / "latin.jsonl", *here)
+        assert "is a folder" in refusal("store", *command, tmp_path / "folder.jsonl", *here)
+        assert "no such file" in refusal("store", *command, tmp_path / "none.jsonl", *here)
+        assert "cannot be read (File name too long)" in refusal("store", *command, "x" * 5000, *here)
+    for command in (["export"], ["backup"]):
+        for target in ("", ".", "..", "/", tmp_path):
+            assert refusal("store", *command, target, *here).endswith("is a folder; name a file to write")
+        assert "File name too long" in refusal("store", *command, "x" * 5000, *here)
+
+    def shut(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    file = write_rows(tmp_path / "rows.jsonl", GOOD)
+    monkeypatch.setattr(Path, "open", shut)
+    for command in (["import", "--batch", "one"], ["gold"]):
+        assert refusal("store", *command, file, *here) == f"{file}: cannot be read (Permission denied); check the path"
+
+
+def test_the_number_of_events_has_a_limit(path: Path) -> None:
+    result = runner.invoke(cli.app, ["store", "events", "--limit", "9" * 20, "--store", str(path)])
+    assert result.exit_code == 2 and "100000" in result.stderr and "Traceback" not in result.output
+
+
+# --- what a terminal would obey
+
+
+def test_names_are_shown_and_not_obeyed(path: Path, call: Call) -> None:
+    """Names of an older store, whose imports nobody checked: no character of theirs may steer the terminal."""
+    bad, shown = "eve\x1b]0;x\x07\u202e\nü", r"eve\x1b]0;x\x07\u202e\nü"
+    with LabelStore.open(path) as labels:
+        labels.add_gold([Ranking("g", ("a", "b"), (1, 2))])
+        labels.add_tasks([NewTask("p", ("a", "b"))], batch="one")
+        labels.configure({"gold_share": 0.5})
+        labels.import_rankings([Ranking("q", ("a", "b"), (1, 2), labeler="old")], batch="old")
+        for _ in range(2):
+            if labels.claim(labels.labeler("eve")) is not None:
+                judge(labels, "eve", "ab")
+        with labels._writing() as connection:
+            connection.execute(sa.text("UPDATE labelers SET name = :bad WHERE name = 'eve'"), {"bad": bad})
+            connection.execute(sa.text("UPDATE tasks SET batch = :bad WHERE batch = 'old'"), {"bad": bad})
+            judged = connection.scalar(sa.text("SELECT count(*) FROM judgments j JOIN tasks t ON t.id = task_id "
+                                               "WHERE gold IS NOT NULL"))  # fmt: skip
+    for command in (["people", "list"], ["store", "events"], ["store", "stats"], *([["store", "gold"]] * bool(judged))):
+        said = call(*command)
+        assert shown in said and not set("\x1b\x07\u202e") & set(said)
+    for command in (["suspend"], ["reinstate"]):
+        assert call("people", *command, bad).startswith(f"{shown}: ")
+    said = refusal("store", "export", path.parent / "o", "--batch", "none", "--store", path)
+    assert shown in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "not a url", "rank.example.org", "ftp://rank.example.org", "https://", "http:///x", "javascript:alert(1)",
+        "https://a b.org", "https://a.org/\x1b[2J", "http://[::1", "https://a.org:port", "https://a.org/?x=1",
+        "https://a.org/#x", "https://a.org:99999",
+    ],
+)  # fmt: skip
+def test_an_invite_to_no_address_is_refused(tmp_path: Path, url: str) -> None:
+    new = tmp_path / "new.db"
+    said = refusal("people", "invite", "ann", "--url", url, "--store", new)
+    assert said == f"--url: expected the page's address, like https://rank.example.org, found {url!r}"
+    assert not new.exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("role", "admin"), ("suspend",), ("reinstate",), ("erase", "--yes")], ids=lambda w: w[0]
+)
+def test_a_name_that_is_no_text_is_refused(path: Path, words: tuple[str, ...]) -> None:
+    """What the shell hands over of bytes that are not UTF-8."""
+    said = refusal("people", words[0], "\udcff", *words[1:], "--store", path)
+    assert said.startswith("name: holds a lone surrogate")
+
+
+def test_a_store_whose_path_is_too_long_is_refused() -> None:
+    for command in (
+        ["store", "stats"],
+        ["store", "upgrade"],
+        ["people", "list"],
+        ["people", "invite", "ann"],
+        ["label"],
+    ):
+        said = refusal(*command, "--store", "x" * 5000)
+        assert said == f"label store {'x' * 200}…: File name too long; give another path"
+
+
+def test_inviting_again_keeps_the_role(path: Path, call: Call) -> None:
+    call("people", "invite", "ann", "--role", "admin")
+    call("people", "invite", "ann", "--url", "http://[::1]:8501/rank/")
+    with LabelStore.open(path) as labels:
+        assert [p.role for p in labels.people()] == ["admin"]
+    call("people", "invite", "ann", "--role", "labeler")
+    with LabelStore.open(path) as labels:
+        assert [p.role for p in labels.people()] == ["labeler"]
 
 
 # --- gold, events, demonstrations --------------------------------------------------------------------------------
@@ -276,6 +458,7 @@ def test_events_say_who_did_what_newest_first(path: Path, call: Call) -> None:
     assert [[*row[1:3], *sorted(row[3].split(", "))] for row in found] == [
         ["a program", "suspend", "labeler 1"],
         ["ann", "judge", "assignment 1", "revision 1"],
+        ["a program", "add person", "labeler 1"],
         ["a program", "add tasks", "added 1", "project 1"],
     ]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", row[0]) for row in found)

@@ -86,13 +86,16 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 texts = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), min_size=1).filter(str.strip)
+names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=80).filter(
+    lambda name: name.isprintable() and name == name.strip()
+)
 rankings = st.lists(st.tuples(texts, st.none() | st.integers(1, 9)), min_size=2, max_size=5).flatmap(
     lambda parts: st.builds(
         Ranking,
         prompt=texts | st.lists(texts, min_size=1, max_size=1).map(lambda t: ({"role": "user", "content": t[0]},)),
         completions=st.just(tuple(t for t, _ in parts)),
         ranks=st.just(tuple(r for _, r in parts)),
-        labeler=texts,
+        labeler=names,
         created_at=st.sampled_from(["", "2024-01-01T00:00:00Z"]),
         group=st.sampled_from(["", "g"]),
         meta=st.dictionaries(st.sampled_from(["note", "scores"]), st.lists(st.integers())),

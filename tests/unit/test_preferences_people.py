@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -59,9 +60,8 @@ def test_a_name_alone_is_enough_only_for_people_without_an_invite(store: LabelSt
     store.invite("ann")
     with pytest.raises(StoreError, match="has a personal invite"):
         store.sign_in_by_name("ann")
-    store.set_role("guest", "admin")
-    with pytest.raises(StoreError, match="has a personal invite"):  # else anybody could type an admin's name
-        store.sign_in_by_name("guest")
+    with pytest.raises(StoreError, match="'guest' has no invite, and the role admin needs one"):
+        store.set_role("guest", "admin")  # else anybody could type an admin's name
     with pytest.raises(StoreError, match="1 to 80 visible characters"):
         store.sign_in_by_name("a\nb")
 
@@ -201,12 +201,16 @@ def test_who_did_what_is_written_down_with_it(store: LabelStore) -> None:
     assert said == [
         ("", "invite"),
         ("root", "add tasks"),
+        ("", "add person"),
         ("ann", "judge"),
         ("ann", "reopen"),
         ("ann", "release"),
         ("root", "suspend"),
     ]
-    assert store.events()[3].subject == {"assignment": assignment.id, "revision": 1}
+    assert next(e.subject for e in store.events() if e.action == "judge") == {
+        "assignment": assignment.id,
+        "revision": 1,
+    }
 
 
 def test_what_fails_leaves_no_event(store: LabelStore) -> None:
@@ -237,3 +241,64 @@ def test_people_lists_everybody_with_what_they_did(store: LabelStore) -> None:
             store.invite("eve", email=bad)
     with pytest.raises(StoreError, match="role: expected one of labeler, reviewer, admin, found 'king'"):
         store.invite("eve", "king")
+
+
+def test_inviting_again_keeps_the_role_and_lets_nobody_back_in(store: LabelStore) -> None:
+    store.invite("ann", "admin", email="ann@example.org")
+    store.invite("ann")
+    assert (store.labeler("ann").role, store.people()[0].email) == ("admin", "ann@example.org")
+    store.suspend("ann")
+    with pytest.raises(StoreError, match="'ann' is suspended; let them in again"):
+        store.invite("ann")
+
+
+def test_a_role_above_labeler_needs_an_invite_and_ends_sessions(store: LabelStore) -> None:
+    key = store.sign_in_by_name("guest")
+    with pytest.raises(StoreError, match="needs one"):
+        store.set_role("guest", "reviewer")
+    assert store.signed_in(key) is not None
+    key = store.sign_in_by_token(store.invite("guest"))
+    store.set_role("guest", "reviewer")
+    assert store.signed_in(key) is None
+
+
+def test_who_was_erased_does_not_come_back(store: LabelStore) -> None:
+    store.labeler("ann")
+    pseudonym = store.erase("ann")
+    acts: list[Callable[[], object]] = [
+        lambda: store.reinstate(pseudonym),
+        lambda: store.set_role(pseudonym, "labeler"),
+        lambda: store.invite(pseudonym),
+        lambda: store.sign_in_by_name(pseudonym),
+        lambda: store.labeler("erased-me"),
+    ]
+    for act in acts:
+        with pytest.raises(StoreError, match=r"nobody here is called|stand for people who were forgotten"):
+            act()
+
+
+def test_nobody_speaks_as_another_by_typing_a_name(store: LabelStore) -> None:
+    store.import_rankings([Ranking("p", ("a", "b"), (1, 2), "Dr. Expert"), Ranking("p", ("a", "b"), (2, 1))], batch="x")
+    for name in ("Dr. Expert", " Dr. Expert ", "anonymous"):
+        with pytest.raises(StoreError, match="stands on imported rankings"):
+            store.sign_in_by_name(name)
+    store.sign_in_by_name("Jos\u00e9")
+    store.sign_in_by_name("Jose\u0301")  # the same letters, written otherwise
+    assert [p.name for p in store.people()].count("Jos\u00e9") == 1
+    for name in ("JOS\u00c9", "\uff2aos\u00e9"):
+        with pytest.raises(StoreError, match="somebody here is called 'Jos\u00e9'"):
+            store.sign_in_by_name(name)
+
+
+def test_erased_names_are_nowhere_in_the_files(tmp_path: Path) -> None:
+    """Not in SQLite's log while the store is open, nor in pages that were let go."""
+    path = tmp_path / "labels.db"
+    with LabelStore.open(path, create=True) as store:
+        with store._reading() as connection:
+            assert connection.exec_driver_sql("PRAGMA secure_delete").scalar() == 1
+        for i in range(50):
+            store.invite(f"Zebedee Quux {i}", email=f"zebedee{i}@example.org")
+        for i in range(50):
+            store.erase(f"Zebedee Quux {i}")
+        for file in tmp_path.iterdir():
+            assert b"Zebedee" not in file.read_bytes() and b"zebedee" not in file.read_bytes(), file

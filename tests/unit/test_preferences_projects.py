@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from rlhf.errors import ConfigError, DataError, RLHFError, StoreError
 from rlhf.preferences import Assignment, GoldResult, LabelStore, NewTask, Note, Outcome, ProjectSettings, Said
 from rlhf.preferences import queue as queue_module
 from rlhf.preferences.gold import agreement
-from rlhf.preferences.schema import assignments, tasks
+from rlhf.preferences.schema import assignments, projects, tasks
 
 
 def claimed(store: LabelStore, name: str = "ann") -> Assignment:
@@ -332,6 +333,100 @@ def test_progress_counts_no_further_than_anybody_reads(store: LabelStore, monkey
     assert store.progress(store.labeler("ann")).remaining == 5
 
 
+# --- what one project, or one version, is to another
+
+
+def test_another_projects_assignment_is_not_this_ones(store: LabelStore, store_url: str) -> None:
+    """A page of one project is handed the number of an assignment of another."""
+    store.create_project("second")
+    with LabelStore.open(store_url, project="second") as second:
+        second.add_tasks([NewTask("q", ("a", "b"))], batch="one")
+        theirs = claimed(second)
+        ann = store.labeler("ann")
+        acts: list[Callable[[], object]] = [
+            lambda: store.assignment(ann, theirs.id),
+            lambda: store.submit(theirs, ranks(theirs, a=1, b=2), submit_id="s1"),
+            lambda: store.skip(theirs, "no"),
+            lambda: store.save_draft(theirs, {}),
+            lambda: store.renew(theirs),
+            lambda: store.release(theirs),
+        ]
+        for act in acts:
+            with pytest.raises(StoreError, match="has none of that number"):
+                act()
+        second.submit(theirs, ranks(theirs, a=1, b=2), submit_id="s1")
+        assert second.reopen(ann) is not None
+        store.add_tasks([NewTask("p", ("a", "b"))], batch="one")
+        mine = claimed(store)
+        store.submit(mine, ranks(mine, a=1, b=2), submit_id="s2")
+        assert store.reopen(ann) is not None
+        assert claimed(second).reopened  # the correction there is still under way
+
+
+def test_a_correction_that_was_left_for_another_one_keeps_no_draft(store: LabelStore) -> None:
+    store.add_tasks([NewTask(p, ("a", "b")) for p in "pq"], batch="one")
+    ann = store.labeler("ann")
+    done = []
+    for submit_id in ("s1", "s2"):
+        done.append(claimed(store))
+        store.submit(done[-1], ranks(done[-1], a=1, b=2), submit_id=submit_id)
+    first = store.reopen(ann, done[0].id)
+    assert first is not None
+    store.save_draft(first, {"comment": "begun"})
+    store.reopen(ann, done[1].id)
+    again = store.reopen(ann, done[0].id)
+    assert again is not None and again.draft == {}
+
+
+def test_an_extras_better_answer_is_no_demonstration(store: LabelStore) -> None:
+    store.add_tasks([NewTask("p", ("a", "b"))], batch="one")
+    late = claimed(store)
+    with store._writing() as connection:
+        connection.execute(sa.update(assignments).values(leased_until=0.0))
+    other = claimed(store, "bob")
+    store.submit(other, ranks(other, a=1, b=2), submit_id="s1", better=" ")
+    assert store.submit(late, ranks(late, a=1, b=2), submit_id="s2", better="late") is Outcome.SURPLUS
+    assert store.demonstrations() == []  # nor is a blank one
+
+
+def test_what_a_newer_version_set_beside_ours_is_left_alone(store: LabelStore) -> None:
+    with store._writing() as connection:
+        connection.execute(sa.update(projects).values(settings={"overlap": 2, "shiny": True}))
+    assert store.settings().overlap == 2
+    store.configure({"overlap": 3})
+    with store._reading() as connection:
+        kept = connection.scalar(sa.select(projects.c.settings))
+    assert (kept["overlap"], kept["shiny"]) == (3, True)
+    with store._writing() as connection:
+        connection.execute(sa.update(projects).values(settings={"lease_seconds": 1e9}))
+    with pytest.raises(ConfigError, match="project 'default': lease_seconds"):
+        store.settings()
+    assert store.configure({"lease_seconds": 60}).lease_seconds == 60  # and it can be mended
+
+
+def test_a_page_that_changes_nothing_waits_for_no_writer(store: LabelStore, store_url: str) -> None:
+    """An import holds SQLite's only write lock; whoever has a fresh lease goes on all the same."""
+    store.add_tasks([NewTask("p", ("a", "b"))], batch="one")
+    mine = claimed(store)
+    with LabelStore.open(store_url) as other, other._filling():
+        assert claimed(store) == mine
+        assert store.progress(store.labeler("ann")).remaining == 1
+
+
+def test_a_large_import_is_written_in_parts_and_goes_on_where_it_was(
+    store: LabelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlhf.preferences import store as store_module
+
+    monkeypatch.setattr(store_module, "IMPORTED_AT_ONCE", 3)
+    rows = [Ranking(f"p{i}", ("a", "b"), (1, 2), "ann") for i in range(8)]
+    store.import_rankings(rows[:4], batch="one")
+    report = store.import_rankings([*rows, Ranking("p0", ("a", "b"), (2, 1), "ann")], batch="one")
+    assert (report.read, report.added, report.repeated, report.revisions) == (9, 5, 4, 1)
+    assert [r.ranks for r in store.rankings()] == [(2, 1), *[(1, 2)] * 7]
+    assert store.check() == []
+
+
 # --- a store of the first schema
 
 
@@ -360,7 +455,10 @@ def test_a_store_of_the_first_schema_is_brought_up_with_all_that_it_holds(tmp_pa
             ("p", ("a", "b"), (2, 1), "ann")
         ]
         settings = store.settings()
-        assert (settings.lease_seconds, settings.allow_partial) == (60.0, True)
+        assert (settings.lease_seconds, settings.allow_partial) == (
+            7 * 86400.0,
+            True,
+        )  # 30 days were more than is taken now
         assert store.check() == []
         assert store.labeler("ann").role == "labeler"
         assert claimed(store, "bob").prompt == "q"
@@ -372,7 +470,7 @@ def test_a_store_of_the_first_schema_is_brought_up_with_all_that_it_holds(tmp_pa
 
 
 OLD_ROWS = (
-    "UPDATE projects SET lease_seconds = 60, allow_partial = 1",
+    "UPDATE projects SET lease_seconds = 2592000, allow_partial = 1",
     "INSERT INTO labelers (id, name, created_at) VALUES (1, 'ann', 0)",
     "INSERT INTO prompts (id, sha, body) VALUES (1, 'x', '\"p\"'), (2, 'y', '\"q\"')",
     "INSERT INTO completions (id, sha, prompt_id, text, source) VALUES (1, 'a', 1, 'a', ''), (2, 'b', 1, 'b', ''), "

@@ -199,6 +199,11 @@ def test_a_folder_and_a_store_in_memory_are_refused(tmp_path: Path) -> None:
 def test_messages_hide_passwords() -> None:
     from rlhf.preferences import engine
 
+    in_query = engine.store_url("postgresql://ann@host/labels?password=topsecret")
+    assert engine.shown(in_query) == "postgresql+psycopg://ann@host/labels"
+    with pytest.raises(StoreError, match="the URL cannot be read"):
+        engine.store_url("postgresql://ann@host:1x/labels")
+
     assert (
         engine.shown(engine.store_url("postgresql://ann:secret@host/labels"))
         == "postgresql+psycopg://ann:***@host/labels"
@@ -262,3 +267,14 @@ def test_tasks_and_rankings_of_a_closed_store_can_be_opened_again(path: Path) ->
         assignment = store.claim(ann)
     with LabelStore.open(path) as store:
         assert store.claim(ann) == assignment
+
+
+def test_more_people_at_once_than_connections_are_told_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LabelStore.open(path) as store:
+        monkeypatch.setattr(store._engine.pool, "_timeout", 0.05)
+        held = [store._engine.connect() for _ in range(50)]
+        with pytest.raises(StoreError, match="is too busy; try again"):
+            store.counts()
+        for connection in held:
+            connection.close()
+        assert store.counts().rankings == 1

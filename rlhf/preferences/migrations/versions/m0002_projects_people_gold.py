@@ -52,7 +52,8 @@ def _projects() -> None:
     )
     connection = op.get_bind()
     for row in connection.execute(sa.select(projects.c.id, projects.c.lease_seconds, projects.c.allow_partial)).all():
-        settings = {"lease_seconds": row.lease_seconds, "allow_partial": bool(row.allow_partial)}
+        lease = min(row.lease_seconds, 7 * 86400.0)  # there was no upper bound
+        settings = {"lease_seconds": lease, "allow_partial": bool(row.allow_partial)}
         changed = sa.update(projects).where(projects.c.id == row.id)
         connection.execute(changed.values(settings=settings, secret=secrets.token_hex(32)))
     for name in ("lease_seconds", "allow_partial", "guideline_version"):

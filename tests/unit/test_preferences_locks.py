@@ -1,0 +1,91 @@
+"""On PostgreSQL people and leads act at the same time: nobody deadlocks, and labelers wait for no import."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from rlhf.data.records import Ranking
+from rlhf.errors import StoreError
+from rlhf.preferences import Labeler, LabelStore, NewTask, intake
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def url(new_postgres_store: Callable[[], str]) -> str:
+    return new_postgres_store()
+
+
+def work(url: str, name: str, until: float, refused: list[str]) -> int:
+    """Claim, submit, correct, skip until the time is over; what was refused for another reason than suspension."""
+    done = 0
+    with LabelStore.open(url) as store:
+        person = store.labeler(name)
+        while time.monotonic() < until:
+            try:
+                done += one_round(store, person, f"{name}-{done}-{time.monotonic_ns()}")
+            except StoreError as error:
+                if "not active" not in str(error) and "judged or skipped already" not in str(error):
+                    refused.append(str(error))
+    return done
+
+
+def one_round(store: LabelStore, person: Labeler, submit_id: str) -> int:
+    assignment = store.claim(person)
+    if assignment is None:
+        return 0
+    store.submit(assignment, {c.id: 1 for c in assignment.completions}, submit_id=submit_id)
+    if store.reopen(person) is not None:
+        again = store.claim(person)
+        assert again is not None
+        store.skip(again, "no")
+    return 1
+
+
+def test_suspending_and_importing_while_people_work_deadlocks_nobody(url: str) -> None:
+    refused: list[str] = []
+    with LabelStore.open(url) as store:
+        store.add_tasks([NewTask(str(i), ("a", "b")) for i in range(3000)], batch="one", overlap=3)
+        store.labeler("ann")
+        until = time.monotonic() + 6
+        with ThreadPoolExecutor(4) as pool:
+            people = [pool.submit(work, url, name, until, refused) for name in ("ann", "bob", "cid")]
+            number = 0
+            while time.monotonic() < until:
+                store.suspend("ann") if store.labeler("ann") else None
+                store.reinstate("ann")
+                rows = [
+                    Ranking(f"i{number}-{j}", ("a", "b"), (1, 2), name) for j in range(5) for name in ("ann", "bob")
+                ]
+                store.import_rankings(rows, batch="imported")
+                store.add_tasks([NewTask(f"later {number}", ("a", "b"), priority=1)], batch="one", overlap=2)
+                number += 1
+            done = [future.result() for future in people]
+        assert refused == []
+        assert min(done) > 0 and number > 3
+        assert store.check() == []
+
+
+def test_a_labeler_goes_on_while_an_import_holds_one_of_their_rankings(url: str) -> None:
+    with LabelStore.open(url) as store, LabelStore.open(url) as other:
+        store.add_tasks([NewTask(p, ("a", "b")) for p in "pqr"], batch="one")
+        ann = store.labeler("ann")
+        waited = threading.Event()
+
+        def label() -> None:
+            assert one_round(store, ann, "s1") == 1
+            waited.set()
+
+        row = intake.checked_rankings([Ranking("i", ("a", "b"), (1, 2), "ann")])
+        with other._filling() as connection:
+            intake.import_rankings(connection, other._project_id, row, "imported", set())
+            thread = threading.Thread(target=label)
+            thread.start()
+            assert waited.wait(10)  # before the import has committed
+        thread.join(10)
+        assert store.check() == []
