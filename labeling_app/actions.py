@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 
 import streamlit as st
 
 from labeling_app.components.texts import show_refusal
+from labeling_app.launch import is_local
+from labeling_app.views.sign_in import is_still
 from rlhf.errors import RLHFError
 from rlhf.preferences import Assignment, Labeler, LabelStore, Outcome
 
@@ -14,16 +18,31 @@ NOTICES = {
     "surplus": "Saved. Others had finished this one meanwhile, so yours is kept as an extra.",
     "earlier": "This one was saved before you changed it. To save the change too, correct your last one.",
     "nothing": "You have not ranked anything yet, so there is nothing to correct.",
+    "lost": "Your reservation of the last task ran out and others have it now.",
 }
+LONGEST = 290  # characters of a refusal
+# Completions are numbered as they were added: to whoever knows the numbers, they say which model wrote which.
+NUMBERED = re.compile(r"completions? (\[[\d, ]*\]|\d+)")
 
 
-def act(action: Callable[[], Outcome | None]) -> None:
-    """Run what a button asks for; a refusal of the store's is shown, never raised."""
+def act(store: LabelStore, labeler: Labeler, action: Callable[[], Outcome | None]) -> None:
+    """Run what a button asks for, unless this tab's session has ended: then nothing is done, and the page says so.
+
+    A refusal of the store's is shown, never raised.
+    """
     try:
-        if action() is Outcome.SURPLUS:
+        if is_still(store, labeler) and action() is Outcome.SURPLUS:
             st.session_state["notice"] = "surplus"
     except RLHFError as error:
-        st.session_state["problem"] = str(error)
+        st.session_state["problem"] = told(error)
+
+
+def told(error: RLHFError) -> str:
+    """A refusal as a labeler may read it: without completions' numbers, and without the store's address elsewhere."""
+    text = NUMBERED.sub("an answer", str(error))
+    if text.startswith("label store") and not is_local(os.environ):
+        return "the label store cannot be reached; please tell your lead"
+    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
 
 
 def reopen(store: LabelStore, labeler: Labeler, assignment_id: int | None = None) -> None:

@@ -10,7 +10,7 @@ import streamlit as st
 from labeling_app.actions import show_notices
 from labeling_app.components.frame import show_frame
 from labeling_app.components.texts import show_text
-from labeling_app.launch import PROJECT_VARIABLE, STORE_VARIABLE
+from labeling_app.launch import PROJECT_VARIABLE, STORE_VARIABLE, is_local
 from labeling_app.session import progress_words, share
 from labeling_app.views import finished, history, instructions, plain, rank, sign_in
 from rlhf.errors import RLHFError, StoreError
@@ -54,7 +54,7 @@ def _for_people(show: Callable[[LabelStore, Labeler], None]) -> Callable[[], Non
                 show(store, labeler)
         except RLHFError as error:
             st.title("There is nothing to label with", anchor=False)
-            show_text(str(error))
+            show_text(str(error) if is_local(os.environ) else "Please tell your lead.")
 
     page.__name__ = show.__name__.strip("_")
     return page
@@ -76,6 +76,7 @@ def _rank(store: LabelStore, labeler: Labeler) -> None:
     show_notices()
     can_reopen = progress.ranked + progress.skipped > 0
     if assignment is None:
+        rank.show_last_words()
         finished.show(store, labeler, progress)
         return
     view = plain if as_form else rank
@@ -87,6 +88,7 @@ def _rank(store: LabelStore, labeler: Labeler) -> None:
         on_click=_switch_form,
         args=(not as_form,),
     )
+    st.caption("The two share no draft: what you have begun here waits here, and the other one starts anew.")
 
 
 def _history(store: LabelStore, labeler: Labeler) -> None:

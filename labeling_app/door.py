@@ -107,11 +107,10 @@ class Door:
             person = await self.known(request)
         except RLHFError as error:
             return self.unavailable(error)
+        already = "" if person is None else Template(ALREADY).substitute(name=html.escape(person.name))
         if INVITE_COOKIE in request.cookies:
-            return page("Rank answers", WELCOME + INVITED_FORM)
-        if person is not None:
-            return page("Rank answers", Template(ALREADY).substitute(name=html.escape(person.name)))
-        return page("Rank answers", WELCOME + self._form())
+            return page("Rank answers", WELCOME + INVITED_FORM + already)
+        return page("Rank answers", already or WELCOME + self._form())
 
     async def invite(self, request: Request) -> Response:
         """GET /invite/TOKEN: keep the token for the sign-in page, and leave this address."""
@@ -125,17 +124,10 @@ class Door:
         """POST /sign-in: a session for a name or an invite."""
         if not from_own_page(request.headers, self._serving.https):
             return self._again("This form was not sent by this page. Please try again here.", 403)
-        who = _client(request)
-        seconds = self._failures.wait(who)
-        if seconds > 0:
-            response = self._again("Too many tries. Please wait a minute, then try again.", 429)
-            response.headers["retry-after"] = str(int(seconds) + 1)
-            return response
         fields = await _form(request)
         if fields is None:
             return self._again("This form could not be read. Please try again here.", 400)
         name, token = fields.get("name", ""), _token(fields, request)
-        self._failures.note(who)  # before the answer is known: many tries at once are counted too
         by_name = self._serving.sign_in == "name" and not fields.keys() & {"token", "invited"}
         try:
             if by_name:
@@ -146,13 +138,10 @@ class Door:
                 await run_in_threadpool(lambda: self._labels().sign_out(before))
         except StoreError as error:
             if error.__cause__ is not None or self._store is None:  # the database's fault and not this visitor's
-                self._failures.pardon(who)
                 return self.unavailable(error)
-            problem = str(error)
-            response = self._again(f"{problem[:1].upper()}{problem[1:]}.", 400 if by_name else 401, name)
+            response = self._refuse(request, str(error), 400 if by_name else 401, name)
             response.delete_cookie(INVITE_COOKIE, path="/sign-in", httponly=True, samesite="lax")
             return response
-        self._failures.pardon(who)
         response = _see("/")
         self._set(response, SESSION_COOKIE, key, int(SESSION_SECONDS))
         response.delete_cookie(INVITE_COOKIE, path="/sign-in", httponly=True, samesite="lax")
@@ -189,6 +178,15 @@ class Door:
         folded = f"<details><summary>I have an invite</summary>{with_token.substitute(focus='')}</details>"
         return by_name + folded
 
+    def _refuse(self, request: Request, problem: str, status: int, name: str) -> Response:
+        """Wrong: said so, or, from an address with many wrong ones, that it is too often. A right one always passes."""
+        seconds = self._failures.note(_client(request))
+        if seconds == 0:
+            return self._again(f"{problem[:1].upper()}{problem[1:]}.", status, name)
+        response = self._again("Too many tries. Please wait a minute, then try again.", 429)
+        response.headers["retry-after"] = str(int(seconds) + 1)
+        return response
+
     def _again(self, problem: str, status: int, name: str = "") -> Response:
         alert = f'<p class="alert" role="alert">{html.escape(problem)}</p>'
         return page("Rank answers", alert + self._form(name[:NAME_LENGTH]), status=status)
@@ -199,7 +197,11 @@ class Door:
 
 
 class Failures:
-    """Wrong sign-ins of the last minute by client address, so that guessing is slow. Kept in memory, bounded."""
+    """Wrong sign-ins of the last minute by client address, kept in memory and bounded.
+
+    They are told off and never locked out: behind a proxy everybody has one address, and an invite is a secret too long
+    to be guessed at whatever rate.
+    """
 
     def __init__(self, limit: int = 10, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
@@ -208,27 +210,16 @@ class Failures:
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
         self._most = 10_000
 
-    def wait(self, who: str) -> float:
-        """Seconds until this address may try again; 0 if it may now."""
-        times, clock = self._times.get(who), self._clock()
-        while times and times[0] <= clock - self._seconds:
-            times.popleft()
-        if not times:
-            self._times.pop(who, None)
-            return 0.0
-        return 0.0 if len(times) < self._limit else times[0] + self._seconds - clock
-
-    def note(self, who: str) -> None:
-        """This address fails just now."""
-        self._times.setdefault(who, deque(maxlen=self._limit)).append(self._clock())
+    def note(self, who: str) -> float:
+        """This address fails just now: 0, or for how many seconds it should wait after too many failures."""
+        clock = self._clock()
+        times = self._times.setdefault(who, deque(maxlen=self._limit + 1))
         self._times.move_to_end(who)
         while len(self._times) > self._most:
             self._times.popitem(last=False)
-
-    def pardon(self, who: str) -> None:
-        """What was noted last was no failure."""
-        if times := self._times.get(who):
-            times.pop()
+        times.append(clock)
+        oldest = times[0] + self._seconds
+        return max(oldest - clock, 0.0) if len(times) > self._limit else 0.0
 
 
 def page(title: str, content: str, status: int = 200) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -12,7 +12,9 @@ from rlhf.preferences import Note
 from rlhf.preferences.judging import BEST, MUCH, WORST
 from rlhf.preferences.settings import MOST_COMPLETIONS
 
-Id = Annotated[str, Field(pattern=r"^[0-9]{1,18}$")]  # JSON has text for keys
+# A completion's position on screen, from 0: its number in the store would say who wrote it. JSON has text for keys.
+Position = Annotated[str, Field(pattern=r"^[0-8]$")]
+UNREADABLE = "the page sent something that cannot be read; reload it and try again"
 Rank = Annotated[int, Field(ge=1, le=MOST_COMPLETIONS)]
 
 
@@ -36,6 +38,7 @@ class _OfTask(_Event):
 
 class _Sent(_OfTask):
     submit_id: Annotated[str, Field(min_length=8, max_length=100)]
+    guidelines: Annotated[int, Field(ge=0, le=10**9)]  # the version on screen, 0 for none
     active_seconds: Annotated[float, Field(ge=0, le=1e7)] | None = None
 
 
@@ -55,19 +58,21 @@ class Submit(_Sent):
     """A ranking."""
 
     do: Literal["submit"]
-    ranks: dict[Id, Rank | None]
+    ranks: Annotated[dict[Position, Rank | None], Field(max_length=MOST_COMPLETIONS)]
     strength: Annotated[int, Field(ge=0, le=MUCH)] | None = None
-    notes: dict[Id, SheetNote] = {}
+    notes: Annotated[dict[Position, SheetNote], Field(max_length=MOST_COMPLETIONS)] = {}
     comment: str = ""
     better: str = ""
 
-    def said(self) -> dict[str, Any]:
-        """As `LabelStore.submit` takes it."""
-        notes = {int(c): note.said() for c, note in self.notes.items()}
+    def said(self, shown: Sequence[int]) -> dict[str, Any]:
+        """As `LabelStore.submit` takes it, for the completions shown; StoreError if it is not of these."""
+        places = {str(i): completion for i, completion in enumerate(shown)}
+        if self.ranks.keys() != places.keys() or self.notes.keys() - places.keys():
+            raise StoreError(UNREADABLE)
         return {
-            "ranks": {int(c): rank for c, rank in self.ranks.items()},
+            "ranks": {places[i]: rank for i, rank in self.ranks.items()},
             "strength": self.strength,
-            "notes": notes,
+            "notes": {places[i]: note.said() for i, note in self.notes.items()},
             "comment": self.comment.strip(),
             "better": self.better.strip(),
             "submit_id": self.submit_id,
@@ -109,4 +114,4 @@ def parse_event(raw: Mapping[str, Any]) -> Event:
     try:
         return _events.validate_python(dict(raw))
     except (ValidationError, TypeError, ValueError):
-        raise StoreError("the page sent something that cannot be read; reload it and try again") from None
+        raise StoreError(UNREADABLE) from None

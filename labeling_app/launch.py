@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from labeling_app.session import LOOPBACK, is_loopback
 from rlhf.errors import ConfigError
 from rlhf.preferences import LabelStore
 
@@ -32,6 +31,7 @@ PROJECT_VARIABLE = "RLHF_PROJECT"  # which project of it,
 SIGN_IN_VARIABLE = "RLHF_SIGN_IN"  # and how people say who they are
 SERVE_VARIABLE = "RLHF_SERVE"  # the rest of Serving as JSON, for the server alone
 SESSION_COOKIE = "rlhf_session"  # the server sets it, the page reads it
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # addresses that only this machine reaches
 
 APP = Path(__file__).with_name("app.py")
 SIGN_INS = ("name", "invite", "oidc")
@@ -84,6 +84,7 @@ class Serving:
             PROJECT_VARIABLE: self.project,
             SIGN_IN_VARIABLE: self.sign_in,
             SERVE_VARIABLE: json.dumps(rest),
+            "FORWARDED_ALLOW_IPS": "",  # uvicorn's: who somebody is, is never read from a header that anybody can send
             "PYTHONPATH": root if not path else os.pathsep.join((root, path)),
         }
 
@@ -101,6 +102,19 @@ class Serving:
             )
         except (KeyError, TypeError, ValueError):
             raise ConfigError("the server was not told what to serve; start it with: rlhf label") from None
+
+
+def is_loopback(address: object) -> bool:
+    """Whether a server bound to this address is reachable from this machine only."""
+    return isinstance(address, str) and address in LOOPBACK
+
+
+def is_local(variables: Mapping[str, str]) -> bool:
+    """Whether the page of this environment is for this machine alone: who sees it may know where the store is."""
+    try:
+        return Serving.from_environment(variables).local
+    except ConfigError:
+        return False
 
 
 def settle(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlhf.preferences import Assignment, Note, Progress, Said
+from rlhf.preferences.judging import BEST, WORST
 from rlhf.preferences.queue import MOST_COUNTED
 from rlhf.preferences.settings import ProjectSettings
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")  # addresses that only this machine reaches
 IDLE_SECONDS = 60.0  # a longer gap between two clicks is a break, and counts as this much work
 MIDDLE = 4  # of the seven points of strength: about the same
 
@@ -66,6 +68,32 @@ class ActiveClock:
         return self.seconds
 
 
+class _Kept(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _KeptNote(_Kept):
+    quality: Annotated[int, Field(ge=WORST, le=BEST)] | None
+    flags: list[str]
+    comment: str
+
+
+Id = Annotated[str, Field(pattern=r"^[0-9]{1,18}$")]  # JSON has text for keys
+
+
+class _KeptDraft(_Kept):
+    """What `Draft.body` gives."""
+
+    revision: int
+    choices: dict[Id, Annotated[int, Field(ge=1)]]
+    point: Annotated[int, Field(ge=1, le=7)] | None
+    notes: dict[Id, _KeptNote]
+    comment: str
+    better: str
+    submit_id: Annotated[str, Field(min_length=8, max_length=100)]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 @dataclass
 class Draft:
     """One labeler's unfinished judgment of one assignment. Its `submit_id` makes a double click count once."""
@@ -85,8 +113,9 @@ class Draft:
         """The draft that the store kept; else what a reopened judgment said before; else an empty one."""
         shown = tuple(c.id for c in assignment.completions)
         draft = cls(shown, ActiveClock(now), assignment.revision)
-        if assignment.draft.get("revision") == assignment.revision:  # else of a tab that still shows an earlier one
-            draft._take(assignment.draft)
+        kept = _kept(assignment.draft)
+        if kept is not None and kept.revision == assignment.revision:  # else of a tab that still shows an earlier one
+            draft._take(kept)
         else:
             before = assignment.before
             draft.choices = {c: rank for c, rank in before.ranks.items() if rank is not None}
@@ -112,15 +141,14 @@ class Draft:
             "seconds": self.clock.seconds,
         }
 
-    def _take(self, body: Mapping[str, Any]) -> None:
-        self.choices = {int(c): place for c, place in body["choices"].items() if int(c) in self.shown}
-        self.notes = {
-            int(c): Note(n["quality"], tuple(n["flags"]), n["comment"])
-            for c, n in body["notes"].items()
-            if int(c) in self.shown
-        }
-        self.point, self.comment, self.better = body["point"], body["comment"], body["better"]
-        self.submit_id, self.clock.seconds = body["submit_id"], body["seconds"]
+    def _take(self, kept: _KeptDraft) -> None:
+        places = len(self.shown)
+        choices = {int(c): place for c, place in kept.choices.items() if place <= places}
+        notes = {int(c): Note(n.quality, tuple(n.flags), n.comment) for c, n in kept.notes.items()}
+        self.choices = {c: place for c, place in choices.items() if c in self.shown}
+        self.notes = {c: note for c, note in notes.items() if c in self.shown}
+        self.point, self.comment, self.better = kept.point, kept.comment, kept.better
+        self.submit_id, self.clock.seconds = kept.submit_id, kept.seconds
 
     def choose(self, completion: int, place: int | None) -> None:
         """Give a card a place; None takes it back."""
@@ -162,16 +190,19 @@ class Draft:
         return in_words(self.shown, self.choices)
 
 
+def _kept(body: Mapping[str, Any]) -> _KeptDraft | None:
+    """A draft as the store has it; None for one of another shape, which some other program or version left there."""
+    try:
+        return _KeptDraft.model_validate(dict(body))
+    except ValidationError:
+        return None
+
+
 def _fitting(note: Note, settings: ProjectSettings | None) -> Note:
     if settings is None:
         return note
     flags = tuple(flag for flag in note.flags if flag in settings.flags)
     return Note(note.quality if settings.quality else None, flags, note.comment.strip())
-
-
-def is_loopback(address: object) -> bool:
-    """Whether a server bound to this address is reachable from this machine only."""
-    return isinstance(address, str) and address in LOOPBACK
 
 
 def share(done: int, remaining: int) -> float:

@@ -28,4 +28,4 @@ def show(store: LabelStore, labeler: Labeler, progress: Progress) -> None:
 
 
 def _reopen(store: LabelStore, labeler: Labeler) -> None:
-    act(lambda: reopen(store, labeler))
+    act(store, labeler, lambda: reopen(store, labeler))

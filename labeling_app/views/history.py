@@ -60,7 +60,7 @@ def _summary(past: Past) -> str:
 
 
 def _reopen(store: LabelStore, labeler: Labeler, assignment_id: int) -> None:
-    act(lambda: reopen(store, labeler, assignment_id))
+    act(store, labeler, lambda: reopen(store, labeler, assignment_id))
 
 
 def _more() -> None:

@@ -86,8 +86,15 @@ class _Form:
         return lambda value: setattr(self.draft, name, value)
 
     def _change(self, key: str, take: Callable[[Any], None]) -> None:
-        take(st.session_state[key])
-        act(lambda: self.store.save_draft(self.assignment, self.draft.body()))
+        def keep() -> None:
+            take(st.session_state[key])
+            self.store.save_draft(self.assignment, self.draft.body())
+
+        self.act(keep)
+
+    def act(self, action: Callable[[], Outcome | None]) -> None:
+        """Do it in the name of whose task this is."""
+        act(self.store, self.assignment.labeler, action)
 
 
 def _draft(assignment: Assignment) -> Draft:
@@ -202,7 +209,7 @@ def _actions(form: _Form, labeler: Labeler, can_reopen: bool) -> None:
             type="primary",
             key=form.key("submit"),
             disabled=not complete,
-            on_click=act,
+            on_click=form.act,
             args=(lambda: _submit(form),),
         )
         with st.popover("Skip", key=form.key("why")):
@@ -213,14 +220,14 @@ def _actions(form: _Form, labeler: Labeler, can_reopen: bool) -> None:
                 "Skip this one",
                 key=form.key("skip"),
                 disabled=reason is None,
-                on_click=act,
-                args=(lambda: _skip(form, reason),),
+                on_click=form.act,
+                args=(lambda: _skip(form, reason or ""),),
             )
         if assignment.reopened:
             st.button(
                 "Leave it as it was",
                 key=form.key("leave"),
-                on_click=act,
+                on_click=form.act,
                 args=(lambda: _leave(form),),
             )
         elif can_reopen:
@@ -229,7 +236,7 @@ def _actions(form: _Form, labeler: Labeler, can_reopen: bool) -> None:
                 type="tertiary",
                 icon=":material/undo:",
                 key=form.key("reopen"),
-                on_click=act,
+                on_click=form.act,
                 args=(lambda: reopen(store, labeler),),
             )
 

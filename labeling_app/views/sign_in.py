@@ -30,7 +30,7 @@ export default function () {
 
 def signed_in(store: LabelStore) -> Labeler | None:
     """The person whose page this is; None if nobody is signed in, or not any more."""
-    person = _by_provider(store) if by_provider() else store.signed_in(session_key())
+    person = _person(store)
     if person is not None and st.session_state.setdefault("person", person.id) != person.id:
         _forget()  # a tab that reconnected after somebody else signed in: nothing of the first one may stay
         st.session_state["person"] = person.id
@@ -38,8 +38,17 @@ def signed_in(store: LabelStore) -> Labeler | None:
     return person
 
 
+def is_still(store: LabelStore, labeler: Labeler) -> bool:
+    """Whether this page's session is alive, and this labeler's: asked before anything is done in their name."""
+    person = _person(store)
+    return person is not None and person.id == labeler.id
+
+
 def sign_out(store: LabelStore) -> None:
-    """End the session for all tabs of this browser; drafts of this tab go with it, submitted judgments stay."""
+    """End the session for all tabs of this browser.
+
+    What was submitted stays, and so do drafts: the form's in the store, the sheet's in this browser, each by person.
+    """
     _forget()
     if by_provider():
         st.logout()
@@ -85,6 +94,10 @@ def admitted(claims: Mapping[str, Any], now: float) -> str:
     if isinstance(expires, bool) or not isinstance(expires, int | float) or not expires > now:
         raise StoreError("this sign-in has run out; sign in again")
     return email.strip()
+
+
+def _person(store: LabelStore) -> Labeler | None:
+    return _by_provider(store) if by_provider() else store.signed_in(session_key())
 
 
 def _claims() -> dict[str, Any]:

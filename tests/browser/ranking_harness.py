@@ -88,7 +88,7 @@ def task(count: int = 4, name: str = "17-0", **changes: Any) -> dict[str, Any]:
         "skip_reasons": ["I cannot judge this topic", "The prompt makes no sense", "Something else"],
         **changes.pop("settings", {}),
     }
-    completions = [{"id": 10 + n, "text": f"Answer number {n}.", "tree": None} for n in range(1, count + 1)]
+    completions = [{"id": str(n - 1), "text": f"Answer number {n}.", "tree": None} for n in range(1, count + 1)]
     return {
         "task": name,
         "storage": "ab12",

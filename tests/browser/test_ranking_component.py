@@ -76,7 +76,7 @@ def test_chips_are_dragged_between_places_onto_each_other_and_back(sheet: Sheet)
     drag(sheet, 2, 600, 200)  # far away: back to where it was
     assert sheet.strip() == "2›4›1›3"
     sheet.press("Enter")
-    assert sheet.events()[0]["ranks"] == {"12": 1, "14": 2, "11": 3, "13": 4}
+    assert sheet.events()[0]["ranks"] == {"1": 1, "3": 2, "0": 3, "2": 4}
 
 
 def test_a_finger_drags_too(chromium: Browser) -> None:
@@ -152,7 +152,7 @@ def test_notes_comment_and_a_better_answer_go_with_the_ranking(sheet: Sheet) -> 
     sheet.page.get_by_label("Your answer").fill("Because of Rayleigh scattering.")
     sheet.press("Escape", "1", "2", "3", "4", "Enter")
     (event,) = sheet.events()
-    assert event["notes"] == {"12": {"quality": 5, "flags": ["Not true", "Harmful"], "comment": "Überall\nfalsch"}}
+    assert event["notes"] == {"1": {"quality": 5, "flags": ["Not true", "Harmful"], "comment": "Überall\nfalsch"}}
     assert event["comment"] == "close call" and event["better"] == "Because of Rayleigh scattering."
 
 
@@ -168,9 +168,9 @@ def test_what_the_project_does_not_ask_for_is_not_there(chromium: Browser) -> No
 
 def test_a_reopened_judgment_starts_with_what_was_said(chromium: Browser) -> None:
     before = {
-        "ranks": {"11": 2, "12": 1, "13": 2, "14": None},
+        "ranks": {"0": 2, "1": 1, "2": 2, "3": None},
         "strength": None,
-        "notes": {"12": {"quality": 5, "flags": ["Not true", "No longer asked"], "comment": "x"}},
+        "notes": {"1": {"quality": 5, "flags": ["Not true", "No longer asked"], "comment": "x"}},
         "comment": "close",
         "better": "mine",
     }
@@ -181,8 +181,8 @@ def test_a_reopened_judgment_starts_with_what_was_said(chromium: Browser) -> Non
         assert sheet.card(2).locator(".summary").inner_text() == "5/7 · 1 flag · comment"
         sheet.press("4", "Enter")
         event = sheet.events()[0]
-        assert event["ranks"] == {"12": 1, "11": 2, "13": 2, "14": 4}
-        assert event["notes"] == {"12": {"quality": 5, "flags": ["Not true"], "comment": "x"}}
+        assert event["ranks"] == {"1": 1, "0": 2, "2": 2, "3": 4}
+        assert event["notes"] == {"1": {"quality": 5, "flags": ["Not true"], "comment": "x"}}
         assert (event["comment"], event["better"]) == ("close", "mine")
 
 
@@ -196,12 +196,12 @@ def test_a_draft_outlives_a_reload_with_its_submit_id(page: Page) -> None:
     sheet.card(2).get_by_role("radio", name="6").click()
     page.get_by_label("Comment (optional)").fill("half")
     (draft,) = sheet.drafts().values()
-    sheet = mount(page, task(4, before={"ranks": {"11": 1, "12": 2, "13": 3, "14": 4}, "notes": {}, "comment": "old"}))
+    sheet = mount(page, task(4, before={"ranks": {"0": 1, "1": 2, "2": 3, "3": 4}, "notes": {}, "comment": "old"}))
     assert sheet.said() == "1 and 3 tied first. Still to place: 2 and 4."
     sheet.press("2", "4", "Enter")
     event = sheet.events()[0]
     assert event["submit_id"] == draft["submit_id"] and event["comment"] == "half"
-    assert event["ranks"] == {"13": 1, "11": 1, "12": 3, "14": 4} and event["notes"]["12"]["quality"] == 6
+    assert event["ranks"] == {"2": 1, "0": 1, "1": 3, "3": 4} and event["notes"]["1"]["quality"] == 6
     assert event["active_seconds"] > 0.3
     sheet.rerun(task(4, "18-0", answer={"submit_id": event["submit_id"], "ok": True, "message": ""}))
     assert [name for name in sheet.drafts() if ":17-0" in name] == []
@@ -217,7 +217,8 @@ def test_at_most_twenty_drafts_are_kept_and_broken_ones_do_no_harm(page: Page) -
     names = list(sheet.drafts()) if page.evaluate("localStorage.getItem('rlhf:ranking:draft:ab12:bad')") is None else []
     assert len(names) == 20
     assert any(":23-9" in name for name in names) and not any(name.endswith(":0-9") for name in names)
-    wrong = '{"order": {"groups": [[11, 99, 11], 5, [12, 11]], "placed": [7]}, "point": "x", "notes": 3, "active": -1}'
+    order = '{"groups": [["0", "9", "0"], 5, ["1", 0, "0"]], "placed": [7]}'
+    wrong = f'{{"order": {order}, "point": "x", "notes": 3, "active": -1}}'
     page.evaluate("text => localStorage.setItem('rlhf:ranking:draft:ab12:60-0', text)", wrong)
     sheet.rerun(task(4, "60-0"))
     assert sheet.said() == "1 first, then 2. Still to place: 3 and 4."
@@ -227,52 +228,10 @@ def test_without_storage_ranking_goes_on(page: Page) -> None:
     page.add_init_script("Object.defineProperty(window, 'localStorage', { get() { throw new Error('off') } })")
     sheet = mount(page, task(2))
     sheet.press("2", "1", "Enter")
-    assert sheet.events()[0]["ranks"] == {"11": 2, "12": 1}
+    assert sheet.events()[0]["ranks"] == {"0": 2, "1": 1}
 
 
-# ---- the server's answers ----
-
-
-def test_a_refused_ranking_is_kept_and_sent_again_under_the_same_name(sheet: Sheet) -> None:
-    sheet.press("1", "2", "3", "4", "Enter")
-    first = sheet.events()[0]["submit_id"]
-    sheet.rerun(task(4, answer={"submit_id": first, "ok": False, "message": "<b>Disk full</b>"}))
-    assert sheet.message() == "<b>Disk full</b>"
-    assert sheet.said() == "1 first, then 2, then 3, then 4." and len(sheet.drafts()) == 1
-    sheet.press("Enter")
-    assert [event["submit_id"] for event in sheet.events()] == [first, first]
-    sheet.rerun(task(4, "18-0", answer={"submit_id": first, "ok": True, "message": "Saved as an extra."}))
-    assert sheet.message() == "Saved as an extra."
-    sheet.press("1", "2", "3", "4", "Enter")
-    assert sheet.events()[2]["submit_id"] != first
-
-
-def test_a_silent_server_unlocks_the_sheet_and_the_second_sending_counts_once(page: Page) -> None:
-    page.clock.install()
-    sheet = mount(page, task(4))
-    page.clock.run_for(SETTLED)
-    sheet.keys("Digit1", "Digit2", "Digit3", "Digit4", "Enter")
-    page.clock.run_for(6000)
-    sheet.keys("Enter", "Backspace")
-    assert len(sheet.events()) == 1 and sheet.message() == ""
-    page.clock.run_for(2100)
-    assert sheet.message().startswith("Not confirmed yet. Is the server away? Press Submit to send it again;")
-    sheet.keys("Enter")
-    first, second = sheet.events()
-    assert first["submit_id"] == second["submit_id"] and first["ranks"] == second["ranks"]
-
-
-def test_signs_of_life_are_told_now_and_then_and_counted(page: Page) -> None:
-    page.clock.install()
-    sheet = mount(page, task(4, renew_seconds=600))
-    page.clock.run_for(1000)
-    sheet.keys("Digit1")
-    page.clock.run_for(599_000)
-    assert sheet.events() == [{"do": "alive", "task": "17-0"}]
-    page.clock.run_for(1_200_000)  # nobody there
-    assert len(sheet.events()) == 1
-    sheet.keys("Digit2", "Digit3", "Digit4", "Enter")
-    assert 61 <= sheet.events("submit")[0]["active_seconds"] <= 63  # a break counts as a minute
+# ---- reruns ----
 
 
 def test_a_rerun_of_the_same_task_disturbs_nothing(sheet: Sheet) -> None:
@@ -318,9 +277,9 @@ def hostile() -> dict[str, Any]:
     text = {"text": BEACONS, "tree": tree}
     settings = {"flags": [BEACONS], "skip_reasons": [BEACONS]}
     data = task(2, settings=settings, guidelines={"version": 2, **text}, prompt=[{"role": BEACONS, **text}])
-    data["completions"] = [{"id": 11, **text}, {"id": 12, **text}]
+    data["completions"] = [{"id": "0", **text}, {"id": "1", **text}]
     note = {"quality": 1, "flags": [BEACONS], "comment": BEACONS}
-    data["before"] = {"ranks": {"11": 1, "12": 2}, "notes": {"11": note}, "comment": BEACONS, "better": BEACONS}
+    data["before"] = {"ranks": {"0": 1, "1": 2}, "notes": {"0": note}, "comment": BEACONS, "better": BEACONS}
     return {**data, "reopened": True, "answer": {"submit_id": "", "ok": False, "message": BEACONS}}
 
 

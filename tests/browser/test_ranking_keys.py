@@ -25,7 +25,7 @@ def test_as_many_keys_as_answers_and_enter_send_one_event(sheet: Sheet) -> None:
     sheet.press("Enter")
     (event,) = sheet.events()
     assert event["do"] == "submit" and event["task"] == "17-0" and len(event["submit_id"]) >= 32
-    assert event["ranks"] == {"13": 1, "11": 2, "14": 3, "12": 4}
+    assert event["ranks"] == {"2": 1, "0": 2, "3": 3, "1": 4}
     assert event["strength"] is None and event["notes"] == {}
     assert event["comment"] == "" and event["better"] == ""
     assert 0.3 <= event["active_seconds"] < 10 and round(event["active_seconds"], 1) == event["active_seconds"]
@@ -37,7 +37,7 @@ def test_shift_ties_with_the_last_placed_and_backspace_takes_back(sheet: Sheet) 
     sheet.press("Backspace", "Backspace")
     assert sheet.said() == "2 first, then 3. Still to place: 1 and 4."
     sheet.press("3", "Shift+3", "Shift+Numpad4", "1", "Enter")  # 3 is placed: nothing
-    assert sheet.events()[0]["ranks"] == {"12": 1, "13": 2, "14": 2, "11": 4}
+    assert sheet.events()[0]["ranks"] == {"1": 1, "2": 2, "3": 2, "0": 4}
 
 
 def test_keys_without_any_time_between_them_keep_their_order(chromium: Browser) -> None:
@@ -45,7 +45,7 @@ def test_keys_without_any_time_between_them_keep_their_order(chromium: Browser) 
         sheet.keys("Digit9", "Digit1", "Shift+Digit2", "Digit8", "Backspace", "Digit7", "Digit3", "Numpad4", "Digit8")
         sheet.keys("Digit5", "Shift+Numpad6", "Enter", "Enter", "Digit1", "Enter")
         (event,) = sheet.events()
-        assert event["ranks"] == {"19": 1, "11": 2, "12": 2, "17": 4, "13": 5, "14": 6, "18": 7, "15": 8, "16": 8}
+        assert event["ranks"] == {"8": 1, "0": 2, "1": 2, "6": 4, "2": 5, "3": 6, "7": 7, "4": 8, "5": 8}
 
 
 def test_an_incomplete_ranking_is_not_sent_unless_the_project_allows_it(sheet: Sheet) -> None:
@@ -56,7 +56,7 @@ def test_an_incomplete_ranking_is_not_sent_unless_the_project_allows_it(sheet: S
     sheet.press("2", "Enter")
     assert sheet.events() == []
     sheet.press("4", "Enter")
-    assert sheet.events()[0]["ranks"] == {"12": 1, "14": 2, "11": None, "13": None}
+    assert sheet.events()[0]["ranks"] == {"1": 1, "3": 2, "0": None, "2": None}
 
 
 def test_a_key_for_one_task_never_lands_on_the_next(sheet: Sheet) -> None:
@@ -145,7 +145,7 @@ def test_a_mouse_click_leaves_no_focus_that_enter_would_press_again(sheet: Sheet
     sheet.card(3).get_by_role("button", name="Rate, flag, comment").click()
     sheet.chip(2).click()
     sheet.press("Enter")
-    assert sheet.events()[0]["ranks"] == {"12": 1, "11": 2, "14": 3, "13": 4}
+    assert sheet.events()[0]["ranks"] == {"1": 1, "0": 2, "3": 3, "2": 4}
 
 
 def test_arrows_on_a_chip_move_it_and_with_shift_tie_it(sheet: Sheet) -> None:
@@ -179,7 +179,7 @@ def test_f_and_a_number_open_the_notes_where_digits_are_the_quality(sheet: Sheet
     sheet.press("f", "Escape", "2", "f", "Backspace")  # called off; another key does its own work
     assert sheet.said().startswith("1 first. Still")
     sheet.press("2", "3", "4", "Enter")
-    assert sheet.events()[0]["notes"] == {"13": {"quality": 6, "flags": [], "comment": ""}}
+    assert sheet.events()[0]["notes"] == {"2": {"quality": 6, "flags": [], "comment": ""}}
 
 
 def test_s_and_a_number_skip_and_u_corrects_the_last_one(sheet: Sheet) -> None:
@@ -227,7 +227,7 @@ def test_two_answers_on_a_scale(chromium: Browser) -> None:
         for point, (first, second, strength) in wanted.items():
             sheet.press("2", str(point), "Enter")
             event = sheet.events()[-1]
-            assert (event["ranks"], event["strength"]) == ({"11": first, "12": second}, strength)
+            assert (event["ranks"], event["strength"]) == ({"0": first, "1": second}, strength)
             sheet.rerun(task(2, f"18-{point}", settings={"strength": True}))
         sheet.press("5", "Backspace", "Enter")
         assert len(sheet.events()) == len(wanted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,20 +12,15 @@ import pytest
 import sqlalchemy as sa
 import streamlit as st
 
-from labeling_app.events import Alive, Leave, Reopen, SheetNote, Skip, Submit, parse_event
-from labeling_app.views import rank
+from labeling_app.launch import PROJECT_VARIABLE, SERVE_VARIABLE, SIGN_IN_VARIABLE, STORE_VARIABLE, settle
+from labeling_app.views import rank, sign_in
 from rlhf.errors import StoreError
 from rlhf.preferences import Assignment, Labeler, LabelStore, NewTask, Note
-from rlhf.preferences.schema import assignments
+from rlhf.preferences.schema import assignments, judgments
 
 UNREADABLE = "The page sent something that cannot be read; reload it and try again."
 ONE, TWO = "11111111-aaaa", "22222222-bbbb"  # submit_ids
-SUBMIT = {
-    "do": "submit", "task": "5-2", "submit_id": ONE, "ranks": {"11": 1, "12": None}, "strength": None,
-    "notes": {"11": {"quality": 7, "flags": ["Not true", "Not true"], "comment": " n "}}, "comment": " c ",
-    "better": "\nb ", "active_seconds": 2.5,
-}  # fmt: skip
-SKIP = {"do": "skip", "task": "5-2", "submit_id": ONE, "reason": "Something else", "active_seconds": 1}
+SKIP = {"do": "skip", "task": "5-2", "submit_id": ONE, "guidelines": 0, "reason": "Something else", "active_seconds": 1}
 
 Send = Callable[..., dict[str, Any]]
 
@@ -46,10 +41,13 @@ def send(store: LabelStore, ann: Labeler, monkeypatch: pytest.MonkeyPatch) -> Se
     """Sends an event as ann's sheet would; the answer that the sheet is given."""
     session: dict[str, Any] = {}
     monkeypatch.setattr(st, "session_state", session)
+    key = store.sign_in_by_name(ann.name)
+    monkeypatch.setattr(sign_in, "session_key", lambda: key)
 
     def event(do: str, of: Assignment | None = None, **more: Any) -> dict[str, Any]:
         task = {} if of is None else {"task": f"{of.id}-{of.revision}"}
-        rank.receive(store, ann, {"do": do, **task, **more})
+        said = {"guidelines": of.guideline_version} if of is not None and do in ("submit", "skip") else {}
+        rank.receive(store, ann, {"do": do, **task, **said, **more})
         return {key: value for key, value in session["answer"].items() if key != "at"}
 
     return event
@@ -62,7 +60,7 @@ def claim(store: LabelStore, labeler: Labeler) -> Assignment:
 
 
 def order(of: Assignment, *ranks: int | None) -> dict[str, int | None]:
-    return {str(c.id): r for c, r in zip(of.completions, ranks, strict=True)}
+    return {str(i): r for i, (_, r) in enumerate(zip(of.completions, ranks, strict=True))}
 
 
 def refused(answer: dict[str, Any]) -> str:
@@ -71,61 +69,6 @@ def refused(answer: dict[str, Any]) -> str:
     assert answer["ok"] is False
     assert message[0].isupper() and message.endswith(".") and "\n" not in message and len(message) < 300
     return message
-
-
-# --- reading -----------------------------------------------------------------------------------------------------
-
-
-def test_every_event_is_read() -> None:
-    notes = {"11": SheetNote(quality=7, flags=["Not true", "Not true"], comment=" n ")}
-    assert parse_event(SUBMIT) == Submit(**{**SUBMIT, "notes": notes})
-    assert parse_event(SKIP) == Skip(**SKIP)
-    assert parse_event({"do": "reopen"}) == Reopen(do="reopen")
-    assert parse_event({"do": "leave", "task": "5-2"}) == Leave(do="leave", task="5-2")
-    assert parse_event({"do": "alive", "task": "5-2"}) == Alive(do="alive", task="5-2")
-
-
-def test_a_submit_is_handed_on_in_the_stores_words() -> None:
-    event = parse_event(SUBMIT)
-    assert isinstance(event, Submit) and (event.assignment_id, event.revision) == (5, 2)
-    assert event.said() == {
-        "ranks": {11: 1, 12: None},
-        "strength": None,
-        "notes": {11: Note(7, ("Not true",), "n")},
-        "comment": "c",
-        "better": "b",
-        "submit_id": ONE,
-        "active_seconds": 2.5,
-    }
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"do": "drop table"}, {"do": None}, {"do": ["submit"]}, {"task": ""}, {"task": "5"}, {"task": 5},
-        {"task": "5-2-1"}, {"task": "-5-2"}, {"task": "5-2\n"}, {"task": "٥-٢"}, {"task": "9" * 19 + "-1"},
-        {"task": "5-" + "9" * 10}, {"submit_id": ""}, {"submit_id": "short"}, {"submit_id": "x" * 101},
-        {"submit_id": 12345678}, {"ranks": []}, {"ranks": None}, {"ranks": {"11": "1"}}, {"ranks": {"11": 1.5}},
-        {"ranks": {"11": True}}, {"ranks": {"11": 0}}, {"ranks": {"11": -1}}, {"ranks": {"11": 10}},
-        {"ranks": {"11": 10**4000}}, {"ranks": {"x": 1}}, {"ranks": {"": 1}}, {"ranks": {"9" * 19: 1}},
-        {"strength": "1"}, {"strength": 4}, {"strength": -1}, {"strength": 10**30}, {"strength": False},
-        {"notes": {"11": None}}, {"notes": {"11": {"quality": "7"}}}, {"notes": {"11": {"quality": 8}}},
-        {"notes": {"11": {"quality": 0}}}, {"notes": {"11": {"flags": "Not true"}}}, {"notes": {"11": {"more": 1}}},
-        {"notes": {"11": {"flags": ["x" * 81]}}}, {"notes": {"11": {"flags": ["x"] * 10}}}, {"comment": None},
-        {"comment": 5}, {"better": ["b"]}, {"active_seconds": "2"}, {"active_seconds": -1},
-        {"active_seconds": float("nan")}, {"active_seconds": float("inf")}, {"active_seconds": 1e9}, {"extra": 1},
-    ],
-    ids=lambda change: repr(change)[:60],
-)  # fmt: skip
-def test_an_event_that_no_sheet_sends_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(StoreError, match="the page sent something that cannot be read"):
-        parse_event({**SUBMIT, **change})
-
-
-@pytest.mark.parametrize("name", ["do", "task", "submit_id", "ranks"])
-def test_an_event_that_lacks_something_is_refused(name: str) -> None:
-    with pytest.raises(StoreError, match="cannot be read"):
-        parse_event({key: value for key, value in SUBMIT.items() if key != name})
 
 
 @pytest.mark.parametrize(
@@ -138,11 +81,12 @@ def test_an_event_that_lacks_something_is_refused(name: str) -> None:
     ids=lambda raw: repr(raw)[:60],
 )  # fmt: skip
 def test_whatever_else_comes_is_refused_in_one_sentence(store: LabelStore, send: Send, ann: Labeler, raw: Any) -> None:
+    before = store.events()
     rank.receive(store, ann, None)  # nothing was sent
     assert "answer" not in st.session_state
     rank.receive(store, ann, raw)
     assert refused(st.session_state["answer"]) == UNREADABLE
-    assert store.events()[:1] == []
+    assert store.events() == before
 
 
 # --- doing -------------------------------------------------------------------------------------------------------
@@ -154,7 +98,7 @@ def test_a_submit_counts_and_sent_again_it_changes_nothing(store: LabelStore, se
     first, _, last = task.completions
     said = {
         "ranks": order(task, 2, 1, 2), "comment": " why ", "better": "mine", "active_seconds": 4,
-        "notes": {str(first.id): {"quality": 2, "flags": ["Not true"], "comment": "no"}},
+        "notes": {"0": {"quality": 2, "flags": ["Not true"], "comment": "no"}},
     }  # fmt: skip
     done = {"submit_id": ONE, "ok": True, "message": ""}
     assert send("submit", task, submit_id=ONE, **said) == done
@@ -193,7 +137,7 @@ def test_a_task_of_somebody_else_is_refused_whatever_is_asked(store: LabelStore,
     sent = {"submit_id": ONE}
     for answer in (
         send("submit", theirs, **sent, ranks=order(theirs, 1, 2)),
-        send("skip", theirs, **sent, reason="x"),
+        send("skip", theirs, **sent, reason="Something else"),
         send("leave", theirs),
         send("alive", theirs),
     ):
@@ -215,7 +159,7 @@ def test_what_was_judged_in_another_tab_is_refused_and_its_draft_stays(
     store.save_draft(reopened, {"kept": "yes"})
     for answer in (
         send("submit", task, submit_id=TWO, ranks=order(task, 2, 1)),
-        send("skip", task, submit_id=TWO, reason="x"),
+        send("skip", task, submit_id=TWO, reason="Something else"),
     ):
         assert answer["submit_id"] == TWO
         assert refused(answer) == "This task was judged in another tab meanwhile; look at it again, then correct it."
@@ -310,8 +254,12 @@ def test_a_sign_of_life_renews_the_lease(store: LabelStore, send: Send, ann: Lab
         ({"submit_id": "a\x00bcdefgh"}, "Submit_id: holds a NUL character (U+0000); remove it."),
         ({"submit_id": "        "}, "Submit_id: the text is blank; give it words or remove the row."),
         ({"strength": 1}, "Strength: this project does not ask how much better one is, or the task has not 2 answers."),
-        ({"ranks": {}}, None), ({"ranks": {"1": 1, "2": None}}, None), ({"notes": {"77": {"quality": 1}}}, None),
-        ({"notes": {"1": {"flags": ["Rude"]}}}, None), ({"notes": {"1": {"comment": "x" * 2001}}}, None),
+        ({"ranks": {}}, UNREADABLE), ({"ranks": {"0": 1}}, UNREADABLE),
+        ({"ranks": {"0": 1, "1": 2, "2": 3}}, UNREADABLE), ({"ranks": {str(i): i for i in range(300_000)}}, UNREADABLE),
+        ({"ranks": {"0": 1, "1": None}}, None), ({"notes": {"7": {"quality": 1}}}, UNREADABLE),
+        ({"notes": {"1": {"flags": ["Rude"]}}}, None), ({"notes": {"1": {"flags": ["x" * 80]}}}, None),
+        ({"notes": {"1": {"comment": "x" * 2001}}}, None),
+        ({"guidelines": 1}, UNREADABLE),
     ],
     ids=lambda value: repr(value)[:40],
 )  # fmt: skip
@@ -322,78 +270,119 @@ def test_what_the_store_refuses_is_one_calm_sentence_and_writes_nothing(
     task = claim(store, ann)
     answer = refused(send("submit", task, **{"submit_id": ONE, "ranks": order(task, 1, 2), **said}))
     assert message is None or answer == message
-    assert "Traceback" not in answer and store.counts().judgments == 0
+    assert "Traceback" not in answer and not re.search(r"completions? \W*\d", answer) and store.counts().judgments == 0
     assert claim(store, ann).id == task.id
 
 
-def test_a_suspended_person_can_send_nothing(store: LabelStore, send: Send, ann: Labeler) -> None:
+@pytest.mark.parametrize("how", ["suspended", "signed out", "somebody else"])
+def test_once_the_session_has_ended_nothing_is_done(
+    store: LabelStore, send: Send, ann: Labeler, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """In another tab, or by an admin: the next run of the page says so, and the sheet's draft stays in the browser."""
+    store.add_tasks([NewTask("p", ("a", "b")), NewTask("q", ("a", "b"))], batch="one")
+    send("submit", claim(store, ann), submit_id=TWO, ranks={"0": 1, "1": 2})
+    task = claim(store, ann)
+    before = dict(st.session_state["answer"])
+    if how == "suspended":
+        store.suspend("ann")
+    elif how == "signed out":
+        store.sign_out(sign_in.session_key())
+    else:
+        key = store.sign_in_by_name("bob")
+        monkeypatch.setattr(sign_in, "session_key", lambda: key)
+    seen, until = store.events(), leased_until(store, task)
+    send("submit", task, submit_id=ONE, ranks=order(task, 1, 2))
+    send("skip", task, submit_id=ONE, reason="Something else")
+    for do, of in (("reopen", None), ("alive", task), ("leave", task)):
+        send(do, of)
+    assert st.session_state["answer"] == before
+    assert (store.counts().judgments, store.events(), leased_until(store, task)) == (1, seen, until)
+
+
+def test_the_version_of_the_instructions_is_the_one_that_was_on_screen(
+    store: LabelStore, send: Send, ann: Labeler
+) -> None:
+    store.add_tasks([NewTask(p, ("a", "b")) for p in "pqrs"], batch="one")
+    for text, do in (("", "submit"), ("One.", "submit"), ("Two.", "skip")):
+        if text:
+            store.set_guidelines(text)
+        task = claim(store, ann)
+        store.set_guidelines(f"After {text}")
+        more = {"ranks": order(task, 1, 2)} if do == "submit" else {"reason": "Something else"}
+        assert send(do, task, submit_id=f"version-{text}", **more)["ok"]
+    with store._reading() as connection:
+        found = connection.scalars(sa.select(judgments.c.guideline_version).order_by(judgments.c.id)).all()
+    assert found == [0, 2, 4]
+
+
+def test_a_reason_that_the_project_does_not_offer_is_refused(store: LabelStore, send: Send, ann: Labeler) -> None:
+    store.add_tasks([NewTask("p", ("a", "b"))], batch="one")
+    answer = send("skip", claim(store, ann), submit_id=ONE, reason="Tired")
+    assert refused(answer) == "Reason: this project does not offer that one (any more); choose another."
+    assert store.history(ann) == []
+
+
+def test_where_the_strength_is_asked_for_it_must_be_given(store: LabelStore, send: Send, ann: Labeler) -> None:
+    store.configure({"strength": True})
+    store.add_tasks([NewTask("p", ("a", "b")), NewTask("q", ("a", "b", "c"))], batch="one")
+    task = claim(store, ann)
+    answer = send("submit", task, submit_id=ONE, ranks=order(task, 1, 2))
+    assert refused(answer) == "Strength: say how much better one of the two is."
+    assert send("submit", task, submit_id=ONE, ranks=order(task, 1, 2), strength=1)["ok"]
+    task = claim(store, ann)
+    assert send("submit", task, submit_id=TWO, ranks=order(task, 1, 2, 3))["ok"]  # of three it is not asked
+
+
+def test_a_lost_reservation_is_said_and_what_was_judged_elsewhere_is_none(
+    store: LabelStore, send: Send, ann: Labeler
+) -> None:
     store.add_tasks([NewTask("p", ("a", "b"))], batch="one")
     task = claim(store, ann)
-    store.suspend("ann")
-    for answer in (
-        send("submit", task, submit_id=ONE, ranks=order(task, 1, 2)),
-        send("skip", task, submit_id=ONE, reason="x"),
-        *(send("reopen"), send("alive", task)),
+    store.release(task)
+    theirs = claim(store, store.labeler("bob"))
+    lost = "Your reservation of the last task ran out and others have it now."
+    assert send("alive", task) == {"submit_id": "", "ok": True, "message": lost}
+    store.release(theirs)
+    task = claim(store, ann)
+    assert send("submit", task, submit_id=ONE, ranks=order(task, 1, 2))["ok"]
+    assert send("alive", task)["message"] == ""
+
+
+def test_no_refusal_says_where_the_store_is_to_people_elsewhere(
+    store: LabelStore, send: Send, ann: Labeler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    task = NewTask("p", ("a", "b"))
+    store.add_tasks([task], batch="one")
+    mine = claim(store, ann)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise StoreError(f"label store {store.name}: disk full")
+
+    monkeypatch.setattr(store, "submit", fail)
+    for serving, line in (
+        (settle("x.db"), f"Label store {store.name}: disk full."),
+        (
+            settle("x.db", allowed_hosts=["a.example"], https=True),
+            "The label store cannot be reached; please tell your lead.",
+        ),
     ):
-        assert refused(answer) == "This person is not active here any more; ask an admin of the project."
-    assert store.counts().judgments == 0
+        monkeypatch.setenv(SERVE_VARIABLE, serving.environment()[SERVE_VARIABLE])
+        for name in (STORE_VARIABLE, PROJECT_VARIABLE, SIGN_IN_VARIABLE):
+            monkeypatch.setenv(name, serving.environment()[name])
+        assert refused(send("submit", mine, submit_id=ONE, ranks=order(mine, 1, 2))) == line
 
 
 # --- showing -----------------------------------------------------------------------------------------------------
-
-
-def test_the_sheet_is_told_what_it_needs_and_not_who_wrote_what(store: LabelStore, ann: Labeler) -> None:
-    chat = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Wh\u202ey?"})
-    store.configure({"flags": ["Rude"], "skip_reasons": ["Later"], "lease_seconds": 90, "allow_partial": True})
-    store.set_guidelines("Old.")
-    store.set_guidelines("Be *kind*.")
-    store.add_tasks([NewTask(chat, ("**a**", "b\u200b"), ("sft-secret", "ppo-secret"))], batch="secret-batch")
-    task = claim(store, ann)
-    data = rank.sheet_data(store, task, can_reopen=True, answer={"submit_id": ONE, "ok": True, "message": ""})
-    assert "secret" not in json.dumps(data)
-    assert data["task"] == f"{task.id}-1" and data["renew_seconds"] == 30.0
-    assert data["prompt"] == [
-        {"role": "system", "text": "Be brief.", "tree": None},
-        {"role": "user", "text": "Wh⟨U+202E⟩y?", "tree": None},
-    ]
-    bold = [{"tag": "p", "children": [{"tag": "strong", "children": ["a"]}]}]
-    shown = {c["text"]: c["tree"] for c in data["completions"]}
-    assert shown == {"**a**": bold, "b⟨U+200B⟩": None}
-    assert [c["id"] for c in data["completions"]] == [c.id for c in task.completions]
-    kind = [{"tag": "p", "children": ["Be ", {"tag": "em", "children": ["kind"]}, "."]}]
-    assert data["guidelines"] == {"version": 2, "text": "Be *kind*.", "tree": kind}
-    assert data["settings"] == {
-        "allow_partial": True, "strength": False, "quality": True, "flags": ["Rude"], "comment_length": 2000,
-        "better_answer": True, "better_length": 20000, "skip_reasons": ["Later"],
-    }  # fmt: skip
-    assert (data["reopened"], data["can_reopen"], data["before"]) == (False, True, None)
-    assert data["answer"] == {"submit_id": ONE, "ok": True, "message": ""}
 
 
 def test_a_reopened_sheet_starts_with_what_was_said(store: LabelStore, send: Send, ann: Labeler) -> None:
     store.configure({"strength": True})
     store.add_tasks([NewTask("p", ("a", "b"))], batch="one")
     task = claim(store, ann)
-    first = str(task.completions[0].id)
     note = {"quality": 2, "flags": ["Not true"], "comment": "n"}
-    said = {"ranks": order(task, 2, 1), "strength": 3, "notes": {first: note}, "comment": "c", "better": "b"}
+    said = {"ranks": order(task, 2, 1), "strength": 3, "notes": {"0": note}, "comment": "c", "better": "b"}
     assert send("submit", task, submit_id=ONE, **said)["ok"]
     send("reopen")
     data = rank.sheet_data(store, claim(store, ann), can_reopen=True, answer=None)
     assert data["before"] == said
     assert (data["task"], data["reopened"], data["guidelines"]) == (f"{task.id}-2", True, None)
-
-
-def test_a_browsers_drafts_are_kept_apart_by_person_project_and_store(
-    store: LabelStore, ann: Labeler, tmp_path: Path
-) -> None:
-    store.create_project("other")
-    with LabelStore.open(tmp_path / "labels.db", project="other") as other:
-        places = set()
-        for at in (store, other):
-            at.add_tasks([NewTask("p", ("a", "b"))], batch="one", overlap=2)
-            for name in ("ann", "bob"):
-                data = rank.sheet_data(at, claim(at, at.labeler(name)), can_reopen=False, answer=None)
-                places.add(data["storage"])
-                assert data["storage"].isalnum() and "ann" not in data["storage"]
-    assert len(places) == 4

@@ -231,3 +231,24 @@ def test_the_launcher_needs_neither_torch_nor_streamlit() -> None:
 def test_what_is_settled_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         settle("x").sign_in = "name"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("address", "here"),
+    [
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("127.0.0.1.evil", False),
+        (None, False),
+    ],
+)
+def test_only_loopback_is_this_machine(address: object, here: bool) -> None:
+    assert launch.is_loopback(address) is here
+
+
+def test_only_a_page_for_this_machine_alone_may_say_where_its_store_is() -> None:
+    assert launch.is_local(settle("labels.db").environment())
+    assert not launch.is_local(settle("labels.db", **OUTSIDE).environment())
+    assert not launch.is_local({})

@@ -15,7 +15,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 import labeling_app
-from labeling_app.launch import STORE_VARIABLE
+from labeling_app.launch import STORE_VARIABLE, settle
 from labeling_app.views import sign_in
 from rlhf.preferences import LabelStore, NewTask
 
@@ -28,7 +28,8 @@ Page = Callable[..., AppTest]
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LabelStore]:
     path = tmp_path / "labels.db"
-    monkeypatch.setenv(STORE_VARIABLE, str(path))
+    for name, value in settle(str(path)).environment().items():
+        monkeypatch.setenv(name, value)
     st.cache_resource.clear()
     with LabelStore.open(path, create=True) as store:
         yield store
@@ -384,5 +385,8 @@ def test_a_store_that_cannot_be_opened_is_one_clear_line(
     assert titles(test) == ["There is nothing to label with"]
     (line,) = texts(test)
     assert "gone.db" in line and "\n" not in line
-    monkeypatch.delenv(STORE_VARIABLE)
+    monkeypatch.setenv(STORE_VARIABLE, "")
     assert "start this page with: rlhf label" in texts(page())[0]
+    for name, value in settle(str(path), allowed_hosts=["labels.example.org"], https=True).environment().items():
+        monkeypatch.setenv(name, value)
+    assert texts(page()) == ["Please tell your lead."]  # where it is, is for this machine's people

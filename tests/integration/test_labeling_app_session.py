@@ -212,15 +212,27 @@ def test_every_draft_has_a_submit_id_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "here"),
+    "change",
     [
-        ("127.0.0.1", True),
-        ("localhost", True),
-        ("::1", True),
-        ("0.0.0.0", False),
-        ("127.0.0.1.evil", False),
-        (None, False),
+        {"choices": None}, {"choices": {"x": 1}}, {"choices": {"11": "1"}}, {"choices": {"11": 0}}, {"choices": [11]},
+        {"notes": {"11": {"quality": 1}}}, {"notes": {"11": {"quality": 8, "flags": [], "comment": ""}}},
+        {"notes": 3}, {"point": 8}, {"point": "4"}, {"comment": None}, {"better": 5}, {"submit_id": ""},
+        {"submit_id": None}, {"seconds": "2"}, {"seconds": -1}, {"seconds": float("nan")}, {"revision": "1"},
     ],
-)
-def test_only_loopback_is_this_machine(address: object, here: bool) -> None:
-    assert session.is_loopback(address) is here
+    ids=repr,
+)  # fmt: skip
+def test_a_draft_of_another_shape_is_left_aside(change: dict[str, Any]) -> None:
+    """Another version wrote it, or another program: whoever has the task can still go on."""
+    draft = Draft.of(assignment(), now=0.0)
+    draft.comment = "kept"
+    assert Draft.of(assignment(draft=draft.body()), now=0.0).comment == "kept"
+    for body in (draft.body() | change, {k: v for k, v in draft.body().items() if k not in change}):
+        again = Draft.of(assignment(draft=body), now=0.0)
+        assert (again.comment, again.choices, again.clock.seconds) == ("", {}, 0.0)
+        assert again.submit_id != draft.submit_id
+
+
+def test_a_place_beyond_the_last_is_none() -> None:
+    draft = Draft.of(assignment(), now=0.0)
+    body = draft.body() | {"choices": {"11": 4, "12": 5}}
+    assert Draft.of(assignment(draft=body), now=0.0).choices == {11: 4}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from labeling_app.untrusted import JOINERS, LONGEST_FORMATTED, formatted, visible
+from labeling_app import untrusted
+from labeling_app.untrusted import JOINERS, LONGEST_FORMATTED, MOST_NODES, formatted, visible
 
 TAGS = {
     "p", "h3", "h4", "strong", "em", "del", "ul", "ol", "li", "blockquote", "table", "tr", "th", "td", "hr", "br",
@@ -88,6 +90,9 @@ def leaves(tree: list[Any] | None) -> Iterator[Any]:
         ("\x7f", "⟨U+007F⟩"),
         ("\x85", "⟨U+0085⟩"),
         ("\r", "⟨U+000D⟩"),
+        ("\ufe00", "⟨U+FE00⟩"),  # variation selectors: sixteen of them, four bits each
+        ("\ufe0e", "⟨U+FE0E⟩"),
+        ("\ufe0f", "⟨U+FE0F⟩"),
     ],
 )
 def test_what_cannot_be_seen_is_spelled_out(hidden: str, spelled: str) -> None:
@@ -103,6 +108,9 @@ def test_what_cannot_be_seen_is_spelled_out(hidden: str, spelled: str) -> None:
         "\u2764\ufe0f\u200d\U0001f525",  # a heart on fire
         "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Persian "I want", with a non-joiner
         "\u0915\u094d\u200d\u0937",  # Hindi
+        "\u0d15\u0d4d\u200c\u0d37 \u1780\u200d\u1781",  # Malayalam, Khmer
+        "\U0001f3f4\u200d\u2620\ufe0f \U0001f44b\U0001f3fd\u200d\u2642\ufe0f \u203c\ufe0f \u00a9\ufe0f \u2714\ufe0e",
+        "1\ufe0f\u20e3 #\ufe0f\u20e3",  # keycaps
         "e\u0301",
         "",
     ],
@@ -115,11 +123,29 @@ def test_line_ends_of_windows_are_line_ends_and_a_lone_return_is_spelled_out() -
     assert visible("a\r\nb\rc\n") == "a\nb⟨U+000D⟩c\n"
 
 
-def test_a_joiner_stays_only_between_two_letters_outside_ascii() -> None:
+def test_a_joiner_stays_only_between_letters_that_use_it_and_emoji() -> None:
     family = "\U0001f468\u200d\U0001f469"
     assert visible(f"\u200d{family}\u200d") == f"⟨U+200D⟩{family}⟨U+200D⟩"
-    assert visible("é\u200d\u200dé") == "é⟨U+200D⟩⟨U+200D⟩é"
-    assert visible("é\u200da") == "é⟨U+200D⟩a"
+    assert visible("م\u200d\u200dم") == "م⟨U+200D⟩⟨U+200D⟩م"
+    assert visible("é\u200dé中\u200d中\u200c中") == "é⟨U+200D⟩é中⟨U+200D⟩中⟨U+200C⟩中"
+    assert visible("م\u200da") == "م⟨U+200D⟩a"
+    assert visible("\U0001f468\u200c\U0001f469") == "\U0001f468⟨U+200C⟩\U0001f469"  # emoji are joined, never kept apart
+
+
+def test_a_variation_selector_stays_only_after_an_emoji_and_once() -> None:
+    assert visible("\ufe0f中\ufe01é\ufe0f1\ufe0f，\ufe0e") == "⟨U+FE0F⟩中⟨U+FE01⟩é⟨U+FE0F⟩1⟨U+FE0F⟩，⟨U+FE0E⟩"
+    assert visible("\u2764\ufe0f\ufe0f\u2764\ufe01") == "\u2764\ufe0f⟨U+FE0F⟩\u2764⟨U+FE01⟩"
+
+
+@pytest.mark.parametrize("length", [LONGEST_FORMATTED, LONGEST_FORMATTED + 1])
+def test_what_is_kept_in_memory_is_bounded(length: int) -> None:
+    before = untrusted._kept.cache_info().currsize
+    untrusted._kept.cache_clear()
+    assert visible("é" * length) == "é" * length
+    assert untrusted._kept.cache_info().currsize == (length == LONGEST_FORMATTED) and before <= 256
+    assert untrusted._kept.cache_info().maxsize == 256 and untrusted._tree.cache_info().maxsize == 64
+    formatted("*é*" * length)
+    assert untrusted._tree.cache_info().currsize <= 64 and untrusted._kept.cache_info().currsize <= 1
 
 
 # --- Markdown ----------------------------------------------------------------------------------------------------
@@ -172,6 +198,7 @@ def test_text_without_form_has_no_tree(text: str) -> None:
 def test_a_text_too_long_to_be_read_as_markdown_has_no_tree() -> None:
     assert formatted("*a* " + "b" * (LONGEST_FORMATTED - 4)) is not None
     assert formatted("*a* " + "b" * (LONGEST_FORMATTED - 3)) is None
+    assert formatted("*a* " + "\u202e" * (LONGEST_FORMATTED // 4)) is None  # spelled out it is twice as long
 
 
 def test_a_definition_that_markdown_would_swallow_is_shown() -> None:
@@ -222,6 +249,41 @@ def test_what_is_nested_as_people_nest_has_a_tree() -> None:
 @pytest.mark.parametrize("piece", ["[", "![", "*a **b ", "<", "`a``b", "_a ", "[a](", "|a", "&#", "[a]: b\n", "\\*"])
 def test_a_hostile_text_does_not_hold_the_page_up(piece: str) -> None:
     formatted(piece * (LONGEST_FORMATTED // len(piece)))
+
+
+def table(columns: int, row: str = "|") -> str:
+    """The widest table that fits, its rows all but empty: the parser fills each up to the width of the first."""
+    head = "|a" * columns + "|\n" + "|-" * columns + "|\n"
+    return head + f"{row}\n" * ((LONGEST_FORMATTED - len(head)) // (len(row) + 1))
+
+
+@pytest.mark.parametrize("columns", [2, 10, 54, 140, 600, 2000, 4000])
+@pytest.mark.parametrize("prefix", ["", "> ", "- "])
+def test_a_table_that_is_mostly_made_up_is_refused_before_it_is_parsed(
+    monkeypatch: pytest.MonkeyPatch, columns: int, prefix: str
+) -> None:
+    text = prefix + table(columns)[: LONGEST_FORMATTED - len(prefix)]
+    if prefix == "> ":
+        text = text.replace("\n", "\n> ")[:LONGEST_FORMATTED]
+    monkeypatch.setattr(untrusted, "_markdown", None)
+    untrusted._tree.cache_clear()
+    assert formatted(text) is None
+
+
+def test_the_tables_of_people_have_a_tree() -> None:
+    text = "\n\n".join(["| a | b | c |\n|---|---|---|\n" + "| 1 | 2 | 3 |\n" * 40, "x || y\n" * 40] * 3)
+    assert {node["tag"] for node in nodes(formatted(text))} >= {"table", "tr", "td"}
+
+
+@pytest.mark.parametrize("piece", ["- *a*\n", "`a`*b*", "# a\n", "> a\n\n", "a|b\n-|-\n\n", "*a*\u202e"])
+def test_no_tree_is_large(piece: str) -> None:
+    count, tree = LONGEST_FORMATTED // len(piece), None
+    while tree is None:  # the largest of its kind that has one
+        count = count * 9 // 10
+        tree = formatted(piece * count)
+    assert MOST_NODES / 5 < sum(1 for _ in nodes(tree)) + sum(1 for _ in leaves(tree)) <= 2 * MOST_NODES
+    assert formatted(piece * (LONGEST_FORMATTED // len(piece))) is None
+    assert len(json.dumps(tree)) < 300_000
 
 
 MARKS = st.sampled_from(

@@ -105,6 +105,7 @@ function submit(sheet) {
         do: "submit",
         task: sheet.data.task,
         submit_id: sheet.draft.submit_id,
+        guidelines: guidelinesShown(sheet),
         ...ranksAndStrength(sheet),
         notes: spokenNotes(sheet.draft.notes),
         comment: sheet.draft.comment,
@@ -119,8 +120,11 @@ function skip(sheet, reason) {
     sheet.skipping = false;
     const { task } = sheet.data;
     const { submit_id } = sheet.draft;
-    send(sheet, { do: "skip", task, submit_id, reason, active_seconds: activeSeconds(sheet) });
+    const guidelines = guidelinesShown(sheet);
+    send(sheet, { do: "skip", task, submit_id, guidelines, reason, active_seconds: activeSeconds(sheet) });
 }
+
+const guidelinesShown = (sheet) => sheet.data.guidelines?.version ?? 0;
 
 const canReopen = (sheet) => Boolean(sheet.data.can_reopen) && !sheet.data.reopened;
 
@@ -180,10 +184,11 @@ function settle(sheet, data, moved) {
     const { answer } = data;
     const { busy, sent } = sheet;
     const mine = Boolean(answer && sent && answer.submit_id === sent.submit_id);
-    const done = mine ? answer.ok : Boolean(sent) && moved;
-    if (done) removeStored(sent.name);
-    if (busy?.do === "leave" && moved) removeStored(nameOfDraft(sheet));
-    if (done || mine) sheet.sent = null;
+    const done = mine && answer.ok;
+    if (done) removeStored(sent.name); // confirmed: another task alone may come for any reason
+    const news = JSON.stringify(answer ?? "") !== sheet.answered;
+    if (busy?.do === "leave" && moved && news && answer?.ok) removeStored(nameOfDraft(sheet));
+    if (mine) sheet.sent = null;
     if (busy && (moved || mine || !busy.submit_id)) unlock(sheet);
     if (moved) sheet.message = null;
     showAnswer(sheet, answer, mine);
