@@ -83,6 +83,7 @@ class Session:
             "do": "submit",
             "task": done,
             "submit_id": submit_id,
+            "guidelines": 0,
             "ranks": {str(c["id"]): rank for rank, c in enumerate(order, 1)},
             "strength": None,
             "notes": {},

@@ -83,8 +83,7 @@ def fill(store: LabelStore, shape: Shape) -> None:
         _insert(connection, task_completions, ("task_id", "position", "completion_id"), _task_completions(shape))
         columns = ("task_id", "labeler_id", "state", "reopened", "shown", "leased_until")
         rows = _assignments(shape, first, people[AHEAD])
-        if "project_id" in assignments.c:
-            columns, rows = (*columns, "project_id"), ((*row, store._project_id) for row in rows)
+        columns, rows = (*columns, "project_id"), ((*row, store._project_id) for row in rows)
         _insert(connection, assignments, columns, rows)
         columns = ("task_id", "labeler_id", "revision", "submit_id", "ranks", "skip_reason", "surplus", "comment")
         columns = (*columns, "active_seconds", "guideline_version", "shown", "stated_at", "meta", "created_at")

@@ -94,7 +94,7 @@ def _way_in(person: Person) -> str:
         return "no"
     if person.invited or person.email:
         return "by invite" if person.invited else "by e-mail"
-    return "by name, on this machine" if person.role == "labeler" else "once invited"
+    return "by name, on this machine" if person.role == "labeler" and not person.imported else "once invited"
 
 
 @people_app.command("role")

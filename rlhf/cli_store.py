@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -15,8 +15,9 @@ from rlhf.errors import ConfigError, DataError, StoreError
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from rlhf.data.records import Ranking
     from rlhf.preferences import LabelStore, ProjectSettings
+
+R = TypeVar("R")
 
 store_app = typer.Typer(no_args_is_help=True, help="Rankings in and out, projects, gold tasks, backups, checks.")
 
@@ -102,14 +103,12 @@ def _reachable(url: str) -> str:
     return url
 
 
-def read_rankings(file: str) -> list[Ranking]:
-    """A file's rankings; a file that cannot be read is a DataError."""
-    from rlhf.data.sources import load_rankings
-
+def read(file: str, load: Callable[[str], list[R]]) -> list[R]:
+    """What `load` makes of a file; one that cannot be read is a DataError."""
     if not file.strip():
-        raise DataError(f"file: expected a file of rankings, found {file!r}")
+        raise DataError(f"file: expected a file's name, found {file!r}")
     try:
-        return load_rankings(file)
+        return load(file)
     except OSError as error:
         raise DataError(f"{_short(file)}: cannot be read ({error.strerror or error}); check the path") from None
 
@@ -137,16 +136,36 @@ def store_import(
 ) -> None:
     """Add a file's rankings to a store, which is made where there is none. Rows it holds already add nothing."""
     located(store, config, project)
+    from rlhf.data.sources import load_rankings
     from rlhf.preferences.intake import check_batch, checked_rankings
 
     check_batch(batch)  # before the store is made: a bad name or row leaves nothing behind
-    rankings = checked_rankings(read_rankings(file), file)
+    rankings = checked_rankings(read(file, load_rankings), file)
     with opened(store, config, project, create=True) as labels:
         report = labels.import_rankings(rankings, batch=batch)
         typer.echo(
             f"{labels.name}: read {report.read} rankings, added {report.added} to batch {batch!r} "
             f"({report.revisions} of them revisions), {report.repeated} were there already"
         )
+
+
+@store_app.command("tasks")
+def store_tasks(
+    file: Annotated[str, typer.Argument(help='rows {"prompt", "completions": [...]}: JSON Lines or Parquet')],
+    batch: Annotated[str, typer.Option("--batch", help="name under which they are kept")],
+    store: StoreOption = None,
+    config: MaybeConfigPath = None,
+    project: ProjectOption = None,
+) -> None:
+    """Queue completions of your own for people to rank; optional keys: sources, group, priority."""
+    located(store, config, project)
+    from rlhf.data.sources import load_rows
+    from rlhf.preferences.intake import check_batch, parse_task
+
+    check_batch(batch)  # before the store is made: a bad name or row leaves nothing behind
+    new = read(file, lambda source: load_rows(source, parse_task))
+    with opened(store, config, project, create=True) as labels:
+        typer.echo(f"{labels.name}: {labels.add_tasks(new, batch=batch)} new tasks of {len(new)} in batch {batch!r}")
 
 
 @store_app.command("export")
@@ -277,12 +296,13 @@ def store_gold(
 ) -> None:
     """Add gold tasks, mixed in unseen (`gold_share`), or show how each labeler did on them."""
     if file is not None:
+        from rlhf.data.sources import load_rankings
         from rlhf.preferences import gold
         from rlhf.preferences.intake import check_batch
 
         located(store, config, project)
         check_batch(batch)  # before the store is made, as in `import`
-        known = gold.checked(read_rankings(file), None, file)
+        known = gold.checked(read(file, load_rankings), None, file)
         with opened(store, config, project, create=True) as labels:
             typer.echo(f"{labels.name}: {labels.add_gold(known, batch=batch)} new gold tasks of {len(known)}")
         return

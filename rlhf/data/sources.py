@@ -66,6 +66,11 @@ def load_rankings(
     return _side(_parsed(source, parse_ranking), split, eval_fraction, source)
 
 
+def load_rows(source: str, parse: Callable[[Mapping[str, Any], str], R]) -> list[R]:
+    """A source's rows, each through `parse(row, where)`, which raises DataError naming `where`."""
+    return _parsed(source, parse)
+
+
 def resolve_model(name: str) -> str:
     """What to hand to transformers: a builtin's folder in the cache; any other name unchanged."""
     if not name.startswith(BUILTIN):

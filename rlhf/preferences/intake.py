@@ -90,6 +90,21 @@ def place(what: str, number: int, source: str) -> str:
     return f"{source}, row {number + 1}" if source else f"{what} {number}"
 
 
+def parse_task(row: Mapping[str, Any], where: str) -> NewTask:
+    """`{"prompt", "completions": [...]}`, and perhaps sources (one a completion), group, priority."""
+    for name in ("prompt", "completions"):
+        if name not in row:
+            raise DataError(f"{where}: field {name!r} is missing; a task has prompt and completions")
+    lists = {name: row.get(name) or () for name in ("completions", "sources")}
+    for name, value in lists.items():
+        if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(v, str) for v in value):
+            raise DataError(f"{where}, field {name!r}: expected a list of texts")
+    prompt, group = parse_prompt_like(row["prompt"], f"{where}, field 'prompt'"), row.get("group") or ""
+    task = NewTask(prompt, tuple(lists["completions"]), tuple(lists["sources"]), group, row.get("priority") or 0)
+    checked_task(task, where, 1)
+    return task
+
+
 def checked_tasks(new: Iterable[NewTask], overlap: int, k: int | None = None) -> list[Task]:
     """The tasks with their keys, each once; DataError for texts that cannot be shown, ranked or told apart.
 

@@ -19,6 +19,7 @@ from rlhf.preferences.types import Event, Labeler, Person
 NAME_LENGTH = 80
 ERASED = "erased-"  # how the name begins of somebody who was forgotten
 SESSION_SECONDS = 30 * 86400.0
+IMPORTED = sa.exists().where(judgments.c.labeler_id == labelers.c.id, judgments.c.shown.is_(None)).label("imported")
 
 
 class People(StoreHandle):
@@ -117,13 +118,13 @@ class People(StoreHandle):
         """Everybody, in the order in which they came. For reviewers and admins."""
         number, last = sa.func.count().label("n"), sa.func.max(judgments.c.created_at).label("last")
         counted = sa.select(judgments.c.labeler_id, number, last).group_by(judgments.c.labeler_id).subquery()
-        query = sa.select(labelers, sa.func.coalesce(counted.c.n, 0).label("judged"), counted.c.last)
+        query = sa.select(labelers, sa.func.coalesce(counted.c.n, 0).label("judged"), counted.c.last, IMPORTED)
         with self._reading() as connection:
             access.allow(connection, by, "reviewer")
             joined = query.outerjoin(counted, counted.c.labeler_id == labelers.c.id).order_by(labelers.c.id)
             rows = connection.execute(joined).all()
         return [
-            Person(r.id, r.name, r.role, r.email or "", r.active, r.token_sha is not None, r.judged, r.last)
+            Person(r.id, r.name, r.role, r.email or "", r.active, r.token_sha is not None, r.judged, r.last, r.imported)
             for r in rows
         ]
 
@@ -228,8 +229,7 @@ def _person(connection: Connection, name: str) -> Row[tuple[object, ...]]:
 
 def _refuse_others(connection: Connection, name: str) -> None:
     """Raise StoreError for a name under which somebody would speak as another, or be two people by mistake."""
-    imported = sa.exists().where(judgments.c.labeler_id == labelers.c.id, judgments.c.shown.is_(None))
-    rows = connection.execute(sa.select(labelers.c.name, imported.label("imported"))).all()
+    rows = connection.execute(sa.select(labelers.c.name, IMPORTED)).all()
     if name == intake.ANONYMOUS or any(row.name == name and row.imported for row in rows):
         raise StoreError("this name stands on imported rankings; choose another, or ask your lead for an invite")
     for other in (row.name for row in rows if row.name != name):

@@ -61,6 +61,7 @@ class Person:
     invited: bool
     judgments: int
     last: float | None
+    imported: bool = False  # rankings of theirs came from a file: a name alone does not let them in
 
 
 @dataclass(frozen=True)

@@ -334,7 +334,7 @@ def test_files_that_cannot_be_read_or_written_are_refused_in_one_line(
     (tmp_path / "folder.jsonl").mkdir()
     here = ["--store", path]
     for command in (["import", "--batch", "one"], ["gold"]):
-        assert "expected a file of rankings, found ''" in refusal("store", *command, "", *here)
+        assert "expected a file's name, found ''" in refusal("store", *command, "", *here)
         assert "not UTF-8" in refusal("store", *command, tmp_path / "latin.jsonl", *here)
         assert "is a folder" in refusal("store", *command, tmp_path / "folder.jsonl", *here)
         assert "no such file" in refusal("store", *command, tmp_path / "none.jsonl", *here)
@@ -480,3 +480,37 @@ def test_better_answers_are_exported_as_demonstrations(path: Path, call: Call, t
     assert load_demonstrations(str(out)) == [Demonstration("p", "Better."), Demonstration(chat, "Because.", "g")]
     assert refusal(*arguments, "--batch", "two").startswith(f"{path}: nobody has written a better answer yet")
     assert refusal(*arguments, "--batch", "three") == f"{path}: holds no batch 'three'; its batches: one, two"
+
+
+def test_own_completions_are_queued_from_a_file(tmp_path: Path) -> None:
+    store, file = str(tmp_path / "labels.db"), tmp_path / "answers.jsonl"
+    good = {"prompt": "Say hi.", "completions": ["hi", "yo"], "sources": ["a", "b"], "priority": 2}
+    chat = {"prompt": [{"role": "user", "content": "Why?"}], "completions": ["because", "why not", "so"]}
+    file.write_text("".join(json.dumps(row) + "\n" for row in (chat, good)), encoding="utf-8")
+    done = runner.invoke(cli.app, ["store", "tasks", str(file), "--batch", "own", "--store", store])
+    assert (done.exit_code, done.stdout) == (0, f"{store}: 2 new tasks of 2 in batch 'own'\n")
+    with LabelStore.open(store) as labels:
+        first = labels.claim(labels.labeler("ann"))
+        assert first is not None and first.prompt == "Say hi."  # of higher priority
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "p"}, "line 2: field 'completions' is missing"),
+        ({"prompt": "p", "completions": "ab"}, "line 2, field 'completions': expected a list of texts"),
+        ({"prompt": "p", "completions": ["a", 1]}, "line 2, field 'completions': expected a list of texts"),
+        ({"prompt": "p", "completions": ["a"]}, "line 2, field 'completions': expected 2 to 9 texts, found 1"),
+        ({"prompt": "p", "completions": ["a", "b\x00"]}, "line 2, field 'completions'[1]: holds a NUL"),
+        ({"prompt": "p", "completions": ["a", "b"], "sources": ["x"]}, "line 2, field 'sources': found 1 for 2"),
+        ({"prompt": "p", "completions": ["a", "b"], "priority": "high"}, "line 2, field 'priority': expected a whole"),
+        ({"prompt": "p", "completions": ["a", "b"], "group": 3}, "line 2"),
+    ],
+)
+def test_a_task_that_nobody_could_rank_is_refused_with_its_line(tmp_path: Path, row: Any, message: str) -> None:
+    store, file = tmp_path / "labels.db", tmp_path / "answers.jsonl"
+    rows = ({"prompt": "p", "completions": ["a", "b"]}, row)
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    done = runner.invoke(cli.app, ["store", "tasks", str(file), "--batch", "own", "--store", str(store)])
+    assert done.exit_code == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not store.exists()
