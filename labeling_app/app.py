@@ -88,7 +88,7 @@ def _rank(store: LabelStore, labeler: Labeler) -> None:
         on_click=_switch_form,
         args=(not as_form,),
     )
-    st.caption("The two share no draft: what you have begun here waits here, and the other one starts anew.")
+    st.caption("Each keeps a draft of its own.")
 
 
 def _history(store: LabelStore, labeler: Labeler) -> None:

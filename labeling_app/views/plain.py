@@ -192,7 +192,10 @@ def _order(form: _Form) -> None:
     if form.scaled:
         return
     if not draft.choices:
-        st.caption("Give every answer a place. The same place means a tie.")
+        if form.assignment.settings.allow_partial:
+            st.caption("Give the answers places, two at least. The same place means a tie.")
+        else:
+            st.caption("Give every answer a place. The same place means a tie.")
     elif missing:
         left = "You may leave out" if form.assignment.settings.allow_partial else "Still to place"
         st.text(f"Your order: {draft.words()}. {left}: {', '.join(missing)}.")

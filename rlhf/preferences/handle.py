@@ -53,7 +53,8 @@ class StoreHandle:
                 raise StoreError(f"label store {path}: this is a folder; give the path of a file in it")
             if not create:
                 raise StoreError(
-                    f"label store {path}: no such file; check the path, or fill a new store by importing or sampling"
+                    f"label store {path}: no such file; check the path, or make a store by `rlhf store tasks`, "
+                    "`rlhf store import` or `rlhf sample`"
                 )
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ class ProjectSettings(BaseModel):
         None, description="completions a task has, refused otherwise; null: 2 to 9"
     )
     overlap: Annotated[int, Field(ge=1, le=1000)] = Field(
-        1, description="people who rank each task, where a task says nothing"
+        1, description="people who rank each task that is queued from now on, where nothing else is said"
     )
     lease_seconds: Annotated[float, Field(gt=0, le=7 * 86400)] = Field(
         1800.0, description="how long a task stays reserved without a sign of life from its labeler"

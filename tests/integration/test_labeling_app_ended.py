@@ -125,4 +125,4 @@ def test_what_the_sheet_would_say_last_is_said_once_there_is_none(store: LabelSt
 
 def test_that_the_form_and_the_sheet_share_no_draft_is_said(store: LabelStore) -> None:
     for form in ("", "plain"):
-        assert any("share no draft" in c.value for c in opened(form=form).caption)
+        assert any("a draft of its own" in c.value for c in opened(form=form).caption)

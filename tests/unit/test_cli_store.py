@@ -183,7 +183,7 @@ def test_a_project_is_made_changed_and_shown(path: Path, call: Call, tmp_path: P
     made = call("store", "project", "news", "overlap=3", "flags=[Rude, Wrong]", "--create")
     shown = yaml.safe_load(made)["news"]
     assert (shown["overlap"], shown["flags"], shown["k"], shown["lease_seconds"]) == (3, ["Rude", "Wrong"], None, 1800)
-    assert "  overlap: 3  # people who rank each task, where a task says nothing\n" in made
+    assert "  overlap: 3  # people who rank each task that is queued from now on" in made
     changed = call("store", "project", "news", "allow_partial=true", "k=4", "--guidelines", str(tmp_path / "text.md"))
     assert changed.startswith("instructions: version 1\nnews:\n")
     with LabelStore.open(path, project="news") as labels:

@@ -212,9 +212,8 @@ function buildQuality(number, change) {
         change: set,
     });
     const clear = button("Clear", { class: "quiet clear", on: { click: () => set(null) } });
-    const ends = [el("span", { class: "end" }, "Very bad"), el("span", { class: "end" }, "Excellent")];
-    const row = el("div", { class: "quality" }, el("span", { class: "field-name" }, "Quality"));
-    row.append(ends[0], group.element, ends[1], clear);
+    const name = el("span", { class: "field-name" }, "Quality, from 1 (very bad) to 7 (excellent)");
+    const row = el("div", { class: "quality" }, name, group.element, clear);
     return { row, group, clear };
 }
 
