@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,6 @@ ONE, TWO = "11111111-aaaa", "22222222-bbbb"  # submit_ids
 SKIP = {"do": "skip", "task": "5-2", "submit_id": ONE, "guidelines": 0, "reason": "Something else", "active_seconds": 1}
 
 Send = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[LabelStore]:
-    with LabelStore.open(tmp_path / "labels.db", create=True) as store:
-        yield store
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,12 +11,6 @@ from labeling_app.views import rank
 from rlhf.preferences import Assignment, Labeler, LabelStore, NewTask
 
 ONE = "11111111-aaaa"  # a submit_id
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[LabelStore]:
-    with LabelStore.open(tmp_path / "labels.db", create=True) as store:
-        yield store
 
 
 @pytest.fixture
@@ -63,10 +55,10 @@ def test_the_sheet_is_told_what_it_needs_and_not_who_wrote_what(store: LabelStor
 
 
 def test_a_browsers_drafts_are_kept_apart_by_person_project_and_store(
-    store: LabelStore, ann: Labeler, tmp_path: Path
+    store: LabelStore, store_url: str, ann: Labeler
 ) -> None:
     store.create_project("other")
-    with LabelStore.open(tmp_path / "labels.db", project="other") as other:
+    with LabelStore.open(store_url, project="other") as other:
         places = set()
         for at in (store, other):
             at.add_tasks([NewTask("p", ("a", "b"))], batch="one", overlap=2)
