@@ -28,6 +28,11 @@ def allow(connection: Connection, by: Labeler | None, role: str) -> None:
         raise StoreError(f"this is for the role {role!r}, and yours is {row.role!r}; ask an admin of the project")
 
 
+def may(labeler: Labeler, role: str) -> bool:
+    """Whether this person's role, as it was when they were looked up, does: to choose what to show, not to act."""
+    return ROLES.index(labeler.role) >= ROLES.index(role)
+
+
 def active(connection: Connection, labeler: Labeler, *, alone: bool = False) -> None:
     """Raise StoreError if this person is suspended.
 

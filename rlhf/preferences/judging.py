@@ -121,8 +121,8 @@ def submit(
 
 def _check_sending(submit_id: str, skip_reason: str | None, active_seconds: float | None) -> None:
     check_text(submit_id, "submit_id")
-    _check_length(submit_id, "submit_id", SUBMIT_ID_LENGTH)
-    _check_length(skip_reason or "", "reason", REASON_LENGTH)
+    check_length(submit_id, "submit_id", SUBMIT_ID_LENGTH)
+    check_length(skip_reason or "", "reason", REASON_LENGTH)
     if active_seconds is not None and not (math.isfinite(active_seconds) and active_seconds >= 0):
         raise StoreError(f"active_seconds: expected a time of 0 or more seconds, found {active_seconds}")
 
@@ -209,7 +209,7 @@ def said(row: Row[Any]) -> Said:
 
 def check_said(what: Said, shown: list[int], settings: ProjectSettings) -> None:
     """Raise StoreError (or DataError for unusable texts) unless this is a judgment that the project takes."""
-    _check_ranks(what.ranks, shown, settings)
+    check_ranks(what.ranks, shown, settings.allow_partial)
     if what.strength is not None:
         tied = len(set(what.ranks.values())) == 1
         if not settings.strength or len(shown) != 2:
@@ -226,8 +226,8 @@ def check_said(what: Said, shown: list[int], settings: ProjectSettings) -> None:
         raise StoreError(f"notes: of completions {sorted(unknown)}, which this task does not have")
     for completion, note in what.notes.items():
         _check_note(note, f"notes: completion {completion}", settings)
-    _check_length(what.comment, "comment", COMMENT_LENGTH)
-    _check_length(what.better, "better", BETTER_LENGTH)
+    check_length(what.comment, "comment", COMMENT_LENGTH)
+    check_length(what.better, "better", BETTER_LENGTH)
     if what.better and not settings.better_answer:
         raise StoreError("better: this project does not ask for answers of your own")
 
@@ -262,14 +262,15 @@ def _columns(what: Said) -> dict[str, Any]:
     }
 
 
-def _check_ranks(ranks: Mapping[int, int | None], shown: list[int], settings: ProjectSettings) -> None:
+def check_ranks(ranks: Mapping[int, int | None], shown: list[int], allow_partial: bool) -> None:
+    """Raise StoreError unless these are ranks of just these completions, two of them or more."""
     if set(ranks) != set(shown):
         raise StoreError(f"ranks: expected one for each of the completions {sorted(shown)}, found {sorted(ranks)}")
     for completion, rank in ranks.items():
         if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
             raise StoreError(f"ranks: completion {completion}: expected a whole number from 1 (best), found {rank!r}")
     missing = sum(rank is None for rank in ranks.values())
-    if missing and not settings.allow_partial:
+    if missing and not allow_partial:
         raise StoreError(
             f"ranks: {missing} of {len(ranks)} completions have none; this project wants all of them ranked"
         )
@@ -288,10 +289,11 @@ def _check_note(note: Note, where: str, settings: ProjectSettings) -> None:
         raise StoreError(
             f"{where}: flags: this project has no {unknown[0]!r} but {', '.join(settings.flags) or 'none'}"
         )
-    _check_length(note.comment, f"{where}: comment", COMMENT_LENGTH)
+    check_length(note.comment, f"{where}: comment", COMMENT_LENGTH)
 
 
-def _check_length(text: str, where: str, most: int) -> None:
+def check_length(text: str, where: str, most: int) -> None:
+    """Raise DataError for a text that is unusable or too long."""
     check_text(text, where, blank=True)
     if len(text) > most:
         raise DataError(f"{where}: {len(text)} characters are too many; write {most} at most")

@@ -56,7 +56,7 @@ class People(StoreHandle):
             ):
                 raise StoreError(f"email: {email!r} is somebody else's; give another, or invite that person")
             intake.write_labelers(connection, [name])
-            person = _person(connection, name)
+            person = find_person(connection, name)
             if not person.active:
                 raise StoreError(f"name: {name!r} is suspended; let them in again with `rlhf people reinstate` first")
             values = {"role": role or person.role, "token_sha": _sha(token), "email": email or person.email}
@@ -73,7 +73,7 @@ class People(StoreHandle):
         _check_role(role)
         with self._writing() as connection:
             access.allow(connection, by, "admin")
-            person = _person(connection, name)
+            person = find_person(connection, name)
             if role != access.ROLES[0] and person.token_sha is None and person.email is None:
                 raise StoreError(f"name: {name!r} has no invite, and the role {role} needs one: rlhf people invite")
             _end_sessions(connection, person.id)
@@ -84,7 +84,7 @@ class People(StoreHandle):
         """Let this person do nothing more here: sessions end and open tasks go to others; what they said stays."""
         with self._writing() as connection:
             access.allow(connection, by, "admin")
-            person = _person(connection, name)
+            person = find_person(connection, name)
             _shut_out(connection, person.id)
             access.record(connection, by, "suspend", labeler=person.id)
 
@@ -92,7 +92,7 @@ class People(StoreHandle):
         """Let a suspended person come in again, with the invite they had. For admins."""
         with self._writing() as connection:
             access.allow(connection, by, "admin")
-            person = _person(connection, name)
+            person = find_person(connection, name)
             connection.execute(sa.update(labelers).where(labelers.c.id == person.id).values(active=True))
             access.record(connection, by, "reinstate", labeler=person.id)
 
@@ -103,7 +103,7 @@ class People(StoreHandle):
         """
         with self._writing() as connection:
             access.allow(connection, by, "admin")
-            person = _person(connection, name)
+            person = find_person(connection, name)
             _shut_out(connection, person.id)
             open_ones = sa.select(assignments.c.id).where(assignments.c.labeler_id == person.id)
             connection.execute(sa.delete(drafts).where(drafts.c.assignment_id.in_(open_ones)))
@@ -158,7 +158,7 @@ class People(StoreHandle):
             _refuse_others(connection, name)
         name = self.labeler(name).name
         with self._writing() as connection:
-            row = _person(connection, name)
+            row = find_person(connection, name)
             if row.token_sha is not None or row.email is not None or row.role != "labeler":
                 raise StoreError("this name has a personal invite: sign in with that, or choose another name")
             if not row.active:
@@ -218,7 +218,7 @@ def _shut_out(connection: Connection, labeler_id: int) -> None:
     connection.execute(sa.update(labelers).where(labelers.c.id == labeler_id).values(active=False))
 
 
-def _person(connection: Connection, name: str) -> Row[tuple[object, ...]]:
+def find_person(connection: Connection, name: str) -> Row[tuple[object, ...]]:
     """The person's row, locked as `access.active` locks it. Nobody is brought back who was erased."""
     mine = sa.select(labelers).where(labelers.c.name == name.strip()).with_for_update(key_share=True)
     row = connection.execute(mine).one_or_none()

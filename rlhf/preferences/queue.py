@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import random
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -37,6 +38,7 @@ from rlhf.preferences.types import Assignment, Labeler, Progress
 
 MOST_COUNTED = 1000  # progress counts what is left up to here: nobody reads more, and counting a million takes a while
 MOST_TAKEN_UP = 8  # of the leases that ran out, the last ones are taken up again; others have the rest by now
+REORDERED_AT_ONCE = 200  # tasks in one transaction: others pass over those, or wait for no more than them
 DAY = 86400.0
 _chance = random.SystemRandom()  # nothing that a seed set elsewhere can repeat
 
@@ -214,7 +216,7 @@ def _current(connection: Connection, project_id: int, labeler: Labeler) -> int |
 
 def _next_task(connection: Connection, project_id: int, labeler: Labeler, settings: ProjectSettings) -> int | None:
     """The next task in the project's order that has a free place and that this labeler never had."""
-    if settings.order == "priority":
+    if settings.order != "random":
         order: tuple[sa.ColumnElement[Any], ...] = (tasks.c.priority.desc(), tasks.c.id)
         stretches = _stretches(_bookmark(connection, project_id, labeler))
     else:
@@ -235,9 +237,16 @@ def count(connection: Connection, task: Row[Any], change: int) -> None:
 
 
 def changed(connection: Connection, project_id: int) -> None:
-    """Say that tasks were added to the queue, or that a judged place is free again: no bookmark holds any longer."""
+    """Say that the queue has new tasks, another order, or a judged place free again: no bookmark holds any longer."""
     version = sa.update(queues).where(queues.c.project_id == project_id).values(version=queues.c.version + 1)
     connection.execute(version)
+
+
+def prioritise(connection: Connection, project_id: int, priorities: Sequence[tuple[int, int]]) -> None:
+    """Give tasks of the project, in order of id, these priorities."""
+    for task_id, priority in priorities:
+        connection.execute(sa.update(tasks).where(tasks.c.id == task_id).values(priority=priority))
+    changed(connection, project_id)
 
 
 def _unseen(labeler: Labeler) -> sa.ColumnElement[bool]:
@@ -308,17 +317,23 @@ def _first_free(
         among,
     ]
     passed: list[int] = []  # PostgreSQL: tasks that another claim took between our look and our lock
+    waits = connection.dialect.name == "sqlite"  # its writers are one at a time anyway
     while True:
         task = connection.execute(
             sa.select(tasks)
             .where(*wanted, _unseen(labeler), tasks.c.id.not_in(passed))
             .order_by(*order)
             .limit(1)
-            .with_for_update(skip_locked=True, key_share=True)
+            .with_for_update(skip_locked=not waits, key_share=True)
         ).one_or_none()
-        if task is None or free_places(connection, task, labeler.id) > 0:
-            return None if task is None else int(task.id)
-        passed.append(task.id)
+        if task is not None and free_places(connection, task, labeler.id) > 0:
+            return int(task.id)
+        if task is not None:
+            passed.append(task.id)
+        elif waits:
+            return None
+        else:  # what others hold in this moment may have a place left when they are done
+            waits = True
 
 
 def _next_gold(connection: Connection, project_id: int, labeler: Labeler) -> int | None:

@@ -1,7 +1,7 @@
 """The label store's tables, and the few expressions that differ between SQLite and PostgreSQL.
 
-Three rules shape them. What a labeler said is never changed: `judgments`, `guidelines` and `events` only grow
-(triggers, made by the migrations, refuse anything else). Positions mean nothing: a judgment names completions by id, in
+Three rules shape them. What was said or decided is never changed: the tables of APPEND_ONLY only grow (triggers, made
+by the migrations, refuse anything else). Positions mean nothing: a judgment names completions by id, in
 whatever order its labeler saw them. And a person's name and e-mail stand in `labelers` alone: they can be erased.
 """
 
@@ -27,9 +27,9 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = "0002"  # the newest migration in migrations/versions; a test holds the two together
+SCHEMA_VERSION = "0003"  # the newest migration in migrations/versions; a test holds the two together
 DEFAULT_PROJECT = "default"
-APPEND_ONLY = ("judgments", "guidelines", "events")
+APPEND_ONLY = ("judgments", "guidelines", "events", "verdicts", "exclusions")
 
 metadata = MetaData(
     naming_convention={
@@ -238,6 +238,32 @@ judgments = Table(
 )
 
 Index("ix_judgments_made", judgments.c.labeler_id, judgments.c.created_at)
+
+# What a reviewer decided about a task that people disagree on; the latest row of a task counts.
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("task_id", ForeignKey("tasks.id"), nullable=False, index=True),
+    Column("labeler_id", ForeignKey("labelers.id"), nullable=False),  # the reviewer
+    Column("kind", String(10), nullable=False),  # see types.Verdict
+    Column("ranks", JSON(none_as_null=True)),  # {completion id: rank or null}; NULL: no ranking of the reviewer's own
+    Column("comment", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+# Whose rankings a project's exports leave out; the latest row of a project and person counts.
+exclusions = Table(
+    "exclusions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False, index=True),
+    Column("labeler_id", ForeignKey("labelers.id"), nullable=False),
+    Column("excluded", Boolean, nullable=False),  # False: taken in again
+    Column("reason", Text, nullable=False),
+    Column("by_id", ForeignKey("labelers.id")),  # NULL: a program or the command line
+    Column("created_at", Float, nullable=False),
+)
 
 
 def is_latest() -> ColumnElement[bool]:

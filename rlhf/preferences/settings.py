@@ -36,8 +36,10 @@ class ProjectSettings(BaseModel):
         1800.0, description="how long a task stays reserved without a sign of life from its labeler"
     )
     allow_partial: bool = Field(False, description="may a labeler leave completions unranked?")
-    order: Literal["priority", "random"] = Field(
-        "priority", description="highest priority first, then oldest; or drawn at random"
+    order: Literal["priority", "random", "active"] = Field(
+        "priority",
+        description="highest priority first, then oldest; drawn at random; or `active`: as `priority`, and each reward run "
+        "sets the priorities so that what its model does not know comes first",
     )
     gold_share: Annotated[float, Field(ge=0, le=0.5)] = Field(
         0.1, description="share of tasks that are gold ones, unseen, for as long as a labeler has some left"

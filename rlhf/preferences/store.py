@@ -7,22 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from rlhf.data.records import Demonstration, Ranking, check_text, fingerprint
-from rlhf.preferences import access, gold, intake, judging, queue
-from rlhf.preferences.people import People
-from rlhf.preferences.schema import (
-    completions,
-    guidelines,
-    is_latest,
-    judgments,
-    labelers,
-    now,
-    prompts,
-    task_completions,
-    tasks,
-)
+from rlhf.preferences import access, exports, gold, intake, judging, queue
+from rlhf.preferences.lead import LeadStore
+from rlhf.preferences.schema import guidelines, now, tasks
 from rlhf.preferences.types import (
     Assignment,
     Counts,
@@ -41,7 +30,7 @@ from rlhf.preferences.types import (
 IMPORTED_AT_ONCE = 1_000  # rankings in one transaction
 
 
-class LabelStore(People):
+class LabelStore(LeadStore):
     """Rankings and the work of making them. Safe to share between threads; many processes may have one file open.
 
     Every method that writes is one transaction (an import: several): when it returns, its rows are on the disk. `by`
@@ -63,7 +52,8 @@ class LabelStore(People):
         intake.check_batch(batch)
         with self._reading() as connection:
             access.allow(connection, by, "admin")
-            here = {intake.content(r) for r in self._rankings(connection, batch)}
+            everyone = exports.every_ranking(connection, exports.scope(self._project_id, batch))
+            here = {intake.content(r) for r in everyone}
         parts = []
         for start in range(0, len(checked), IMPORTED_AT_ONCE):
             with self._filling() as connection:
@@ -88,9 +78,10 @@ class LabelStore(People):
         intake.check_batch(batch)
         with self._filling() as connection:
             access.allow(connection, by, "admin")
-            before = self._count(connection, tasks, tasks.c.batch == batch)
+            number = sa.select(sa.func.count()).select_from(tasks).where(exports.scope(self._project_id, batch))
+            before = connection.scalar(number) or 0
             intake.write_tasks(connection, self._project_id, checked, batch)
-            added = self._count(connection, tasks, tasks.c.batch == batch) - before
+            added = (connection.scalar(number) or 0) - before
             if added:
                 queue.changed(connection, self._project_id)
             access.record(connection, by, "add tasks", project=self._project_id, added=added)
@@ -125,24 +116,26 @@ class LabelStore(People):
     # What comes out
 
     def rankings(self, *, batch: str | None = None, by: Labeler | None = None) -> list[Ranking]:
-        """Everybody's latest ranking of every task, oldest task first; skips, surplus and gold are left out.
+        """What counts of what people ranked, oldest task first: everybody's latest ranking of every task.
 
-        Rankings made in the labeling app carry in `meta`: batch, sources, shown (positions, in the order on screen),
-        comment, active_seconds, guideline_version, strength, better, and (one entry a completion) quality, flags,
-        comments; imported ones carry what their file had. For reviewers and admins.
+        Skips, surplus, gold and excluded people's are left out; a reviewer's verdict may stand for all rankings of a
+        task (`adjudicated` in `meta`), or leave none. Rankings made in the labeling app carry in `meta`: batch,
+        sources, shown (positions, in the order on screen), comment, active_seconds, guideline_version, strength,
+        better, and (one entry a completion) quality, flags, comments; imported ones carry what their file had. For
+        reviewers and admins.
         """
         with self._reading() as connection:
             access.allow(connection, by, "reviewer")
-            return self._rankings(connection, batch)
+            return exports.rankings(connection, self._project_id, exports.scope(self._project_id, batch))
 
     def demonstrations(self, *, batch: str | None = None, by: Labeler | None = None) -> list[Demonstration]:
-        """The better answers that labelers wrote, as demonstrations for SFT, oldest task first."""
-        written = self._latest().where(self._scope(batch), judgments.c.better.is_not(None), ~judgments.c.surplus)
-        rows = written.join(prompts, prompts.c.id == tasks.c.prompt_id).add_columns(prompts.c.body, tasks.c.split_group)
+        """The better answers that labelers wrote, as demonstrations for SFT, oldest task first.
+
+        Excluded people's are left out, and those of tasks that a reviewer dropped.
+        """
         with self._reading() as connection:
             access.allow(connection, by, "reviewer")
-            found = connection.execute(rows.order_by(judgments.c.task_id, judgments.c.labeler_id)).all()
-        return [Demonstration(judging.as_prompt(r.body), r.better, r.split_group) for r in found]
+            return exports.demonstrations(connection, self._project_id, exports.scope(self._project_id, batch))
 
     def gold_results(self, *, by: Labeler | None = None) -> list[GoldResult]:
         """How each labeler did on the gold tasks, by name. For reviewers and admins."""
@@ -159,25 +152,13 @@ class LabelStore(People):
         query = sa.select(tasks.c.batch).group_by(tasks.c.batch).order_by(sa.func.min(tasks.c.id))
         with self._reading() as connection:
             access.allow(connection, by, "reviewer")
-            return list(connection.scalars(query.where(self._scope(None))))
+            return list(connection.scalars(query.where(exports.scope(self._project_id, None))))
 
     def counts(self, batch: str | None = None, *, by: Labeler | None = None) -> Counts:
         """How much there is, in the whole store or in one batch."""
-        scope = self._scope(batch)
         with self._reading() as connection:
             access.allow(connection, by, "reviewer")
-            made = sa.select(sa.func.count(), sa.func.count(sa.distinct(judgments.c.labeler_id)))
-            judged, people = connection.execute(made.join_from(judgments, tasks).where(scope)).one()
-            latest = self._latest().where(scope).subquery()
-            kept = sa.select(sa.func.count()).select_from(latest).where(~latest.c.surplus)
-            return Counts(
-                tasks=self._count(connection, tasks, scope),
-                waiting=self._count(connection, tasks, scope & (tasks.c.judged < tasks.c.overlap)),
-                rankings=connection.scalar(kept.where(latest.c.ranks.is_not(None))) or 0,
-                skips=connection.scalar(kept.where(latest.c.ranks.is_(None))) or 0,
-                judgments=judged,
-                labelers=people,
-            )
+            return exports.counts(connection, self._project_id, batch)
 
     # Labeling
 
@@ -284,69 +265,3 @@ class LabelStore(People):
         """How far this labeler is."""
         with self._reading() as connection:
             return queue.progress(connection, self._project_id, labeler)
-
-    # Helpers
-
-    def _scope(self, batch: str | None) -> sa.ColumnElement[bool]:
-        mine = (tasks.c.project_id == self._project_id) & tasks.c.gold.is_(None)
-        return mine if batch is None else mine & (tasks.c.batch == batch)
-
-    def _count(self, connection: Connection, table: sa.Table, where: sa.ColumnElement[bool]) -> int:
-        return connection.scalar(sa.select(sa.func.count()).select_from(table).where(where)) or 0
-
-    def _latest(self) -> sa.Select[Any]:
-        """The judgments that no later revision replaced, with their tasks."""
-        return sa.select(judgments).join(tasks, tasks.c.id == judgments.c.task_id).where(is_latest())
-
-    def _rankings(self, connection: Connection, batch: str | None) -> list[Ranking]:
-        scope = self._scope(batch)
-        said = self._latest().where(scope, judgments.c.ranks.is_not(None), ~judgments.c.surplus)
-        rows = connection.execute(
-            said.join(prompts, prompts.c.id == tasks.c.prompt_id)
-            .join(labelers, labelers.c.id == judgments.c.labeler_id)
-            .add_columns(prompts.c.body, labelers.c.name, tasks.c.split_group, tasks.c.batch)
-            .order_by(judgments.c.task_id, judgments.c.labeler_id)
-        ).all()
-        parts = connection.execute(
-            sa.select(task_completions.c.task_id, completions.c.id, completions.c.text, completions.c.source)
-            .join(completions, completions.c.id == task_completions.c.completion_id)
-            .join(tasks, tasks.c.id == task_completions.c.task_id)
-            .where(scope)
-            .order_by(task_completions.c.task_id, task_completions.c.position)
-        )
-        by_task: dict[int, list[Any]] = {}
-        for part in parts:
-            by_task.setdefault(part.task_id, []).append(part)
-        return [_ranking(row, by_task[row.task_id]) for row in rows]
-
-
-def _ranking(row: Any, parts: list[Any]) -> Ranking:
-    return Ranking(
-        prompt=judging.as_prompt(row.body),
-        completions=tuple(p.text for p in parts),
-        ranks=tuple(row.ranks[str(p.id)] for p in parts),
-        labeler=row.name,
-        created_at=row.stated_at,
-        group=row.split_group,
-        meta=row.meta if row.shown is None else _circumstances(row, parts),
-    )
-
-
-def _circumstances(row: Any, parts: list[Any]) -> dict[str, Any]:
-    """How a ranking was made in the app, in words that mean something outside this store (positions, not ids)."""
-    position = {p.id: i for i, p in enumerate(parts)}
-    known: dict[str, Any] = {
-        "batch": row.batch,
-        "sources": [p.source for p in parts] if any(p.source for p in parts) else None,
-        "shown": [position[i] for i in row.shown],
-        "comment": row.comment or None,
-        "active_seconds": row.active_seconds,
-        "guideline_version": row.guideline_version or None,
-        "strength": row.strength,
-        "better": row.better,
-    }
-    notes = [(row.notes or {}).get(str(p.id), {}) for p in parts]
-    for name, of in (("quality", "quality"), ("flags", "flags"), ("comments", "comment")):
-        if any(of in note for note in notes):
-            known[name] = [note.get(of) for note in notes]
-    return {name: value for name, value in known.items() if value is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from rlhf.data.records import PromptLike
 from rlhf.preferences.settings import ProjectSettings
@@ -178,6 +178,78 @@ class GoldResult:
     def accuracy(self) -> float | None:
         """The share that agrees; None without pairs."""
         return self.agreed / self.pairs if self.pairs else None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A judgment in its latest revision, as statistics read it; mappings are by completion id."""
+
+    task_id: int
+    batch: str
+    labeler: str
+    ranks: Mapping[int, int | None] = field(hash=False)  # 1 = best, equal = tie, None = not ranked; empty: skipped
+    skip_reason: str | None = None  # None: not skipped
+    shown: tuple[int, ...] = ()  # in the order on this person's screen; empty: imported
+    seconds: float | None = None  # active ones
+    at: float = 0.0  # when it was written, seconds since 1970
+    flags: Mapping[int, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    strength: int | None = None
+    surplus: bool = False  # came after the task was full: in no export
+    excluded: bool = False  # its labeler is excluded from exports
+    gold: Mapping[int, int | None] | None = field(default=None, hash=False)  # the known answer; None: ordinary task
+    lengths: Mapping[int, int] = field(default_factory=dict, hash=False)  # characters of each completion of the task
+    sources: Mapping[int, str] = field(default_factory=dict, hash=False)  # who wrote each completion; "": unknown
+    revision: int = 1
+    group: str = ""  # see records.Ranking.group
+
+
+@dataclass(frozen=True)
+class SourcedCompletion:
+    """A completion with who wrote it, as leads may see it."""
+
+    id: int
+    text: str
+    source: str
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """A task as leads and programs may see it."""
+
+    id: int
+    batch: str
+    prompt: PromptLike
+    completions: tuple[SourcedCompletion, ...]
+    group: str
+    priority: int
+    overlap: int
+    judged: int
+    gold: bool
+
+
+VerdictKind = Literal["ranking", "keep", "drop"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a reviewer decided about a task: a ranking that replaces everybody's in exports, keep all, or drop all."""
+
+    task_id: int
+    kind: VerdictKind
+    ranks: Mapping[int, int | None] = field(hash=False)  # by completion id; empty unless `kind` is "ranking"
+    comment: str
+    by: str
+    at: float  # seconds since 1970
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A labeler whose rankings the project's exports leave out, why, and who decided it ("" = a program)."""
+
+    labeler: str
+    reason: str
+    by: str
+    at: float  # seconds since 1970
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def test_settings_are_checked_whole_and_kept(store: LabelStore) -> None:
         ({"gold_share": 0.6}, "gold_share: "),
         ({"flags": ["a", "a"]}, "'a' is there twice"),
         ({"flags": ["a\x00"]}, "NUL"),
-        ({"order": "alphabet"}, "order: Input should be 'priority' or 'random', found 'alphabet'"),
+        ({"order": "alphabet"}, "order: Input should be 'priority', 'random' or 'active', found 'alphabet'"),
     ):
         with pytest.raises(ConfigError, match=message):
             store.configure({"lease_seconds": 5, **bad})
@@ -447,9 +447,9 @@ def test_a_store_of_the_first_schema_is_brought_up_with_all_that_it_holds(tmp_pa
         for statement in OLD_ROWS:
             connection.exec_driver_sql(statement)
     engine.dispose()
-    with pytest.raises(StoreError, match=r"has schema 0001, this version needs 0002.*rlhf store upgrade"):
+    with pytest.raises(StoreError, match=r"has schema 0001, this version needs 0003.*rlhf store upgrade"):
         LabelStore.open(path)
-    assert LabelStore.upgrade(path) == ("0001", "0002")
+    assert LabelStore.upgrade(path) == ("0001", "0003")
     with LabelStore.open(path) as store:
         assert [(r.prompt, r.completions, r.ranks, r.labeler) for r in store.rankings()] == [
             ("p", ("a", "b"), (2, 1), "ann")

@@ -37,6 +37,12 @@ CHANGES = (
     "UPDATE events SET action = 'other'",
     "DELETE FROM events",
     "INSERT OR REPLACE INTO events SELECT id, at, labeler_id, 'other', subject FROM events",
+    "UPDATE verdicts SET kind = 'drop'",
+    "DELETE FROM verdicts",
+    "INSERT OR REPLACE INTO verdicts SELECT id, task_id, labeler_id, 'drop', ranks, comment, created_at FROM verdicts",
+    "UPDATE exclusions SET excluded = 0",
+    "DELETE FROM exclusions",
+    "INSERT OR REPLACE INTO exclusions SELECT id, project_id, labeler_id, 0, reason, by_id, created_at FROM exclusions",
 )
 
 
@@ -46,6 +52,10 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with LabelStore.open(path, create=True) as store:
         store.import_rankings([Ranking("p", ("a", "b"), (1, 2), "ann")], batch="one")
         store.set_guidelines("Be kind.")
+        store.invite("lead", "reviewer")
+        store.decide(1, "keep", by=store.labeler("lead"))
+        store.labeler("bob")
+        store.exclude("bob", "Ranks at random.")
     return path
 
 
@@ -212,7 +222,7 @@ def test_messages_hide_passwords() -> None:
 
 @pytest.mark.parametrize(
     ("version", "message"),
-    [("0000", "has schema 0000, this version needs 0002.*rlhf store upgrade"), ("9999", "newer rlhf-toolkit.*install")],
+    [("0000", "has schema 0000, this version needs 0003.*rlhf store upgrade"), ("9999", "newer rlhf-toolkit.*install")],
 )
 def test_another_schema_version_is_refused_with_the_way_out(
     raw: sqlite3.Connection, path: Path, version: str, message: str
@@ -224,7 +234,7 @@ def test_another_schema_version_is_refused_with_the_way_out(
 
 
 def test_upgrading_a_current_store_changes_nothing(path: Path) -> None:
-    assert LabelStore.upgrade(path) == ("0002", "0002")
+    assert LabelStore.upgrade(path) == ("0003", "0003")
     with LabelStore.open(path) as store:
         assert len(store.rankings()) == 1
 
@@ -249,7 +259,7 @@ def test_nothing_in_the_schema_is_sqlites_alone() -> None:
     dialect = postgresql.dialect()
     ddl = [str(CreateTable(t).compile(dialect=dialect)) for t in schema.metadata.sorted_tables]
     ddl += [str(CreateIndex(i).compile(dialect=dialect)) for t in schema.metadata.sorted_tables for i in t.indexes]
-    assert len(ddl) == 14 + 12  # tables and indexes
+    assert len(ddl) == 16 + 14  # tables and indexes
     assert any("WHERE judged < overlap" in statement for statement in ddl)
     clock = sa.select(schema.now("postgresql")).compile(dialect=dialect)
     assert str(clock) == "SELECT CAST(EXTRACT(epoch FROM clock_timestamp()) AS FLOAT) AS anon_1"

@@ -1,0 +1,134 @@
+"""What leads decide: verdicts on tasks that people disagree on, and whose rankings count. Functions on a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import get_args
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from rlhf.data.records import check_text
+from rlhf.errors import StoreError
+from rlhf.preferences import access, intake, judging, queue
+from rlhf.preferences.schema import assignments, exclusions, labelers, now, task_completions, tasks, verdicts
+from rlhf.preferences.types import Exclusion, Labeler, Verdict, VerdictKind
+
+reviewers = labelers.alias("reviewers")
+
+
+def decide(
+    connection: Connection,
+    project_id: int,
+    task_id: int,
+    kind: VerdictKind,
+    ranks: Mapping[int, int | None],
+    comment: str,
+    by: Labeler,
+) -> None:
+    """Append a verdict. See LeadStore.decide for the rules."""
+    if kind not in get_args(VerdictKind):
+        raise StoreError(f"verdict: expected one of {', '.join(get_args(VerdictKind))}, found {kind!r}")
+    judging.check_length(comment, "comment", judging.COMMENT_LENGTH)
+    task = connection.execute(sa.select(tasks.c.project_id, tasks.c.gold).where(tasks.c.id == task_id)).one_or_none()
+    if task is None or task.project_id != project_id:
+        raise StoreError(f"task {task_id}: this project has none of that number")
+    if task.gold is not None:
+        raise StoreError(f"task {task_id}: is a gold one, whose answer is known; it is in no export anyway")
+    if kind == "ranking":
+        own = sa.select(task_completions.c.completion_id).where(task_completions.c.task_id == task_id)
+        judging.check_ranks(ranks, list(connection.scalars(own)), allow_partial=True)
+    elif ranks:
+        raise StoreError(f"ranks: belong to a verdict 'ranking', found {kind!r}")
+    row = {"task_id": task_id, "labeler_id": by.id, "kind": kind, "comment": comment}
+    kept = {str(c): rank for c, rank in ranks.items()} or None
+    connection.execute(sa.insert(verdicts).values(created_at=now(connection.dialect.name), ranks=kept, **row))
+    access.record(connection, by, "decide", task=task_id, verdict=kind)
+
+
+def verdicts_of(connection: Connection, where: sa.ColumnElement[bool]) -> dict[int, Verdict]:
+    """The verdict on each of these tasks that has one, the latest."""
+    last = sa.select(sa.func.max(verdicts.c.id)).group_by(verdicts.c.task_id)
+    rows = connection.execute(
+        sa.select(verdicts, labelers.c.name)
+        .join(tasks, tasks.c.id == verdicts.c.task_id)
+        .join(labelers, labelers.c.id == verdicts.c.labeler_id)
+        .where(where, verdicts.c.id.in_(last))
+        .order_by(verdicts.c.id)
+    )
+    return {
+        row.task_id: Verdict(
+            row.task_id,
+            row.kind,
+            {int(c): rank for c, rank in (row.ranks or {}).items()},
+            row.comment,
+            row.name,
+            row.created_at,
+        )
+        for row in rows
+    }
+
+
+def exclude(
+    connection: Connection, project_id: int, labeler_id: int, reason: str, *, replace: bool, by: Labeler | None
+) -> None:
+    """Let this person's rankings be in no export; `replace`: their tasks want one more person each."""
+    check_text(reason, "reason")
+    judging.check_length(reason, "reason", judging.REASON_LENGTH)
+    if labeler_id in excluded(connection, project_id):
+        raise StoreError("this person's rankings are left out of exports already")
+    _append(connection, project_id, labeler_id, True, reason, by)
+    if replace:
+        theirs = sa.select(assignments.c.task_id).where(
+            assignments.c.labeler_id == labeler_id,
+            assignments.c.project_id == project_id,
+            assignments.c.state == "done",
+        )
+        wanted = sa.select(tasks.c.id).where(
+            tasks.c.id.in_(theirs), tasks.c.gold.is_(None), tasks.c.overlap < intake.MOST_OVERLAP
+        )
+        ids = list(connection.scalars(wanted.order_by(tasks.c.id).with_for_update(key_share=True)))
+        for start in range(0, len(ids), intake.CHUNK):
+            more = sa.update(tasks).where(tasks.c.id.in_(ids[start : start + intake.CHUNK]))
+            connection.execute(more.values(overlap=tasks.c.overlap + 1))
+        queue.changed(connection, project_id)
+    access.record(connection, by, "exclude", project=project_id, labeler=labeler_id, replace=replace)
+
+
+def include(connection: Connection, project_id: int, labeler_id: int, by: Labeler | None) -> None:
+    """Take an excluded person's rankings into exports again."""
+    if labeler_id not in excluded(connection, project_id):
+        raise StoreError("this person's rankings are not left out of exports")
+    _append(connection, project_id, labeler_id, False, "", by)
+    access.record(connection, by, "include", project=project_id, labeler=labeler_id)
+
+
+def excluded(connection: Connection, project_id: int) -> set[int]:
+    """Ids of the people whose rankings the project's exports leave out."""
+    return set(connection.scalars(_latest(project_id).with_only_columns(exclusions.c.labeler_id)))
+
+
+def exclusions_of(connection: Connection, project_id: int) -> list[Exclusion]:
+    """Who is excluded, last decided first."""
+    query = (
+        _latest(project_id)
+        .with_only_columns(exclusions, labelers.c.name, reviewers.c.name.label("by_name"))
+        .join(labelers, labelers.c.id == exclusions.c.labeler_id)
+        .outerjoin(reviewers, reviewers.c.id == exclusions.c.by_id)
+    )
+    rows = connection.execute(query.order_by(exclusions.c.id.desc()))
+    return [Exclusion(row.name, row.reason, row.by_name or "", row.created_at) for row in rows]
+
+
+def _latest(project_id: int) -> sa.Select[tuple[int]]:
+    mine = exclusions.c.project_id == project_id
+    last = sa.select(sa.func.max(exclusions.c.id)).where(mine).group_by(exclusions.c.labeler_id)
+    return sa.select(exclusions.c.id).where(exclusions.c.id.in_(last), exclusions.c.excluded)
+
+
+def _append(
+    connection: Connection, project_id: int, labeler_id: int, excluded: bool, reason: str, by: Labeler | None
+) -> None:
+    row = {"project_id": project_id, "labeler_id": labeler_id, "excluded": excluded, "reason": reason}
+    row["by_id"] = None if by is None else by.id
+    connection.execute(sa.insert(exclusions).values(created_at=now(connection.dialect.name), **row))
