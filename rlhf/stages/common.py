@@ -14,9 +14,9 @@ from rlhf.data.encoding import Encoder, fit
 from rlhf.data.records import Prompt
 from rlhf.data.sources import Split, load_demonstrations, load_prompts
 from rlhf.errors import ConfigError
+from rlhf.functions import import_function
 from rlhf.model.adapters import load_adapter
 from rlhf.model.base import SharedBase
-from rlhf.ppo.scoring import import_function
 
 R = TypeVar("R")
 
