@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlhf.cli_store import MaybeConfigPath, StoreOption, cell, opened, visible
+from rlhf.cli_store import MaybeConfigPath, ProjectOption, StoreOption, cell, opened, visible
 from rlhf.errors import ConfigError
 
 if TYPE_CHECKING:
     from rlhf.preferences import Person
 
-people_app = typer.Typer(no_args_is_help=True, help="Invite people to a label store; give roles, suspend, forget.")
+people_app = typer.Typer(
+    no_args_is_help=True, help="Invite people to a label store; give roles, suspend, exclude, forget."
+)
 
 Name = Annotated[str, typer.Argument(help="the person's name, as it stands in rankings")]
 
@@ -137,3 +139,32 @@ def erase(
         if not yes:
             typer.confirm(f"Forget {name!r} for good? Backups and exports made before still hold the name", abort=True)
         typer.echo(f"now called {labels.erase(name)}")
+
+
+@people_app.command("exclude")
+def exclude(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="why; it stays on record")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="ask one person more of each task that they ranked")
+    ] = False,
+    store: StoreOption = None,
+    config: MaybeConfigPath = None,
+    project: ProjectOption = None,
+) -> None:
+    """Leave somebody's rankings out of a project's exports, and so out of training; they stay in the store."""
+    _check_name(name)
+    with opened(store, config, project) as labels:
+        labels.exclude(name, reason, replace=replace)
+    typer.echo(visible(f"{name}: in no export of project {labels.project}" + (", others are asked" if replace else "")))
+
+
+@people_app.command("include")
+def include(
+    name: Name, store: StoreOption = None, config: MaybeConfigPath = None, project: ProjectOption = None
+) -> None:
+    """Take an excluded person's rankings into a project's exports again."""
+    _check_name(name)
+    with opened(store, config, project) as labels:
+        labels.include(name)
+    typer.echo(visible(f"{name}: in exports of project {labels.project} again"))
