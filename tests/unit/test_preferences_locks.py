@@ -11,7 +11,7 @@ import pytest
 
 from rlhf.data.records import Ranking
 from rlhf.errors import StoreError
-from rlhf.preferences import Labeler, LabelStore, NewTask, intake
+from rlhf.preferences import Labeler, LabelStore, NewTask, intake, queue
 
 pytestmark = pytest.mark.postgres
 
@@ -47,7 +47,7 @@ def one_round(store: LabelStore, person: Labeler, submit_id: str) -> int:
     return 1
 
 
-def test_suspending_and_importing_while_people_work_deadlocks_nobody(url: str) -> None:
+def test_whatever_leads_do_while_people_work_deadlocks_nobody(url: str) -> None:
     refused: list[str] = []
     with LabelStore.open(url) as store:
         store.add_tasks([NewTask(str(i), ("a", "b")) for i in range(3000)], batch="one", overlap=3)
@@ -64,6 +64,9 @@ def test_suspending_and_importing_while_people_work_deadlocks_nobody(url: str) -
                 ]
                 store.import_rankings(rows, batch="imported")
                 store.add_tasks([NewTask(f"later {number}", ("a", "b"), priority=1)], batch="one", overlap=2)
+                store.exclude("bob", "to see whether it hangs", replace=True)
+                store.include("bob")
+                store.reorder([view.id for view in store.waiting()][::-1][:500])
                 number += 1
             done = [future.result() for future in people]
         assert refused == []
@@ -89,3 +92,17 @@ def test_a_labeler_goes_on_while_an_import_holds_one_of_their_rankings(url: str)
             assert waited.wait(10)  # before the import has committed
         thread.join(10)
         assert store.check() == []
+
+
+def test_nobody_is_told_that_all_is_done_because_another_claims_in_the_same_moment(url: str) -> None:
+    with LabelStore.open(url) as store, LabelStore.open(url) as other:
+        store.add_tasks([NewTask("p", ("a", "b"))], batch="one", overlap=2)
+        ann, bob = store.labeler("ann"), store.labeler("bob")
+        found = []
+        with other._writing() as connection:  # as Ann's claim does, for as long as it takes
+            assert queue.claim(connection, other._project_id, ann) is not None
+            thread = threading.Thread(target=lambda: found.append(store.claim(bob)))
+            thread.start()
+            time.sleep(0.3)
+        thread.join(10)
+        assert [a is not None and a.prompt for a in found] == ["p"]
