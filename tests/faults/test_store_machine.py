@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from rlhf.errors import StoreError
-from rlhf.preferences import Assignment, LabelStore, NewTask, Outcome
+from rlhf.preferences import Assignment, LabelStore, NewTask, Outcome, VerdictKind
 from rlhf.preferences.schema import assignments
 
 LEASE = 1_000.0  # far longer than any run of the machine
@@ -40,7 +40,7 @@ class Place:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Claims, submits (late, again), skips, corrections, releases, suspensions, and time that passes."""
+    """Claims, submits (late, again), skips, corrections, releases, suspensions, what leads decide, time that passes."""
 
     new_store: Callable[[], str]
     runs = 0
@@ -59,6 +59,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.said: list[tuple[int, str, str]] = []  # task, person, submit id
         self.clock = 0
         self.out: set[str] = set()  # who is suspended
+        self.excluded: set[str] = set()  # whose rankings are in no export
+        self.verdicts: dict[int, str] = {}
+        self.store.invite("rex", "admin")
+        self.rex = self.store.labeler("rex")
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -201,6 +205,40 @@ class StoreMachine(RuleBasedStateMachine):
             if who == name:
                 place.until, place.reopened = (now if place.state == "open" else place.until), False
 
+    # --- what leads do
+
+    @rule(name=st.sampled_from(PEOPLE), replace=st.booleans())
+    def exclude_or_include(self, name: str, replace: bool) -> None:
+        """With `replace`, each task that they ranked wants one person more."""
+        if name in self.excluded:
+            self.store.include(name, by=self.rex)
+            self.excluded.remove(name)
+            return
+        self.store.exclude(name, "why", replace=replace, by=self.rex)
+        self.excluded.add(name)
+        for (task, who), place in self.places.items():
+            self.overlap[task] += replace and who == name and place.state == "done"
+
+    @rule(data=st.data(), kind=st.sampled_from(("ranking", "keep", "drop")))
+    def decide(self, data: st.DataObject, kind: VerdictKind) -> None:
+        task = data.draw(st.sampled_from(sorted(self.overlap)))
+        (view,) = self.store.task_views([task])
+        ranks = {c.id: i for i, c in enumerate(view.completions, start=1)} if kind == "ranking" else {}
+        self.store.decide(task, kind, ranks, by=self.rex)
+        self.verdicts[task] = kind
+
+    @rule(data=st.data())
+    def reorder(self, data: st.DataObject) -> None:
+        """Those that are open come in this order, the other open ones after them; what is full stays where it was."""
+        wanted = data.draw(st.lists(st.sampled_from(sorted(self.overlap)), unique=True))
+        self.store.reorder(wanted, by=self.rex)
+        for task in self.overlap:
+            if self.judged(task) < self.overlap[task]:
+                self.priority[task] = len(wanted) - wanted.index(task) if task in wanted else 0
+
+    def judged(self, task: int) -> int:
+        return sum(place.state == "done" for (t, _), place in self.places.items() if t == task)
+
     @rule()
     def time_passes(self) -> None:
         """Every lease runs out."""
@@ -224,12 +262,19 @@ class StoreMachine(RuleBasedStateMachine):
                 continue
             had = {task for task, who in self.places if who == name}
             open_ones = [t for t in had if self.places[t, name].state == "open"]
-            judged = {t: sum(p.state == "done" for (u, _), p in self.places.items() if u == t) for t in self.overlap}
-            to_come = [t for t in self.overlap if judged[t] < self.overlap[t] and (t not in had or t in open_ones)]
+            wanted = [t for t in self.overlap if self.judged(t) < self.overlap[t]]
+            to_come = [t for t in wanted if t not in had or t in open_ones]
             assert self.store.progress(person).remaining == len(to_come)
-        assert (counts.rankings, counts.skips) == (states.count("done"), states.count("skipped"))
+        kept = [
+            task
+            for (task, name), place in self.places.items()
+            if place.state == "done" and name not in self.excluded and self.verdicts.get(task, "keep") == "keep"
+        ]
+        decided = list(self.verdicts.values()).count("ranking")
+        assert counts.rankings == len(self.store.rankings()) == len(kept) + decided
+        assert counts.skips == states.count("skipped")
         for task, overlap in self.overlap.items():
-            assert sum(p.state == "done" for (t, _), p in self.places.items() if t == task) <= overlap
+            assert self.judged(task) <= overlap
 
 
 @pytest.mark.parametrize("examples", [15, pytest.param(400, marks=(pytest.mark.slow, pytest.mark.timeout(1800)))])
