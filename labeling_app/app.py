@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 import streamlit as st
 
@@ -15,8 +17,25 @@ from labeling_app.session import progress_words, share
 from labeling_app.views import finished, history, instructions, plain, rank, sign_in
 from rlhf.errors import RLHFError, StoreError
 from rlhf.preferences import Labeler, LabelStore, Progress
+from rlhf.preferences.access import may
 
 FORM = "form"  # in the page's address: `plain` for the form without the ranking sheet
+
+
+class LeadPage(NamedTuple):
+    """A page for whoever has the role, and no sign of it for anybody else: the module of its name in `views`."""
+
+    title: str
+    role: str
+
+
+LEAD_PAGES = {
+    "dashboard": LeadPage("Dashboard", "reviewer"),
+    "review": LeadPage("Review", "reviewer"),
+    "arena": LeadPage("Arena", "admin"),
+    "data": LeadPage("Data", "admin"),
+    "runs": LeadPage("Runs", "admin"),
+}
 
 
 @st.cache_resource(show_spinner=False)
@@ -33,6 +52,8 @@ def main() -> None:
         "history": st.Page(_for_people(_history), title="My rankings", url_path="history"),
         "instructions": st.Page(_for_people(_instructions), title="Instructions", url_path="instructions"),
     }
+    for name in LEAD_PAGES:
+        pages[name] = st.Page(_for_people(_for_role(name)), title=LEAD_PAGES[name].title, url_path=name)
     st.session_state["pages"] = pages
     _keep_form()
     page = st.navigation(list(pages.values()), position="hidden")
@@ -58,6 +79,21 @@ def _for_people(show: Callable[[LabelStore, Labeler], None]) -> Callable[[], Non
 
     page.__name__ = show.__name__.strip("_")
     return page
+
+
+def _for_role(name: str) -> Callable[[LabelStore, Labeler], None]:
+    def show(store: LabelStore, labeler: Labeler) -> None:
+        show_frame(name)
+        _header(store, labeler, None)
+        show_notices()
+        if may(labeler, LEAD_PAGES[name].role):
+            # Imported when a lead comes: labelers wait for no charts, statistics and file formats.
+            importlib.import_module(f"labeling_app.views.{name}").show(store, labeler)
+        else:  # as at any address where nothing is
+            st.write("There is nothing here.")
+
+    show.__name__ = name
+    return show
 
 
 def _store_url() -> str:
@@ -104,7 +140,8 @@ def _instructions(store: LabelStore, labeler: Labeler) -> None:
     instructions.show(store)
 
 
-def _header(store: LabelStore, labeler: Labeler, progress: Progress) -> None:
+def _header(store: LabelStore, labeler: Labeler, progress: Progress | None) -> None:
+    """Where one is and where one can go; how far one is, on the pages of a labeler."""
     pages = st.session_state["pages"]
     with st.container(key="header", gap="xxsmall"):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
@@ -112,11 +149,15 @@ def _header(store: LabelStore, labeler: Labeler, progress: Progress) -> None:
                 st.page_link(pages["rank"], label="Rank")
                 st.page_link(pages["history"], label="My rankings")
                 st.page_link(pages["instructions"], label="Instructions")
+                for name, lead in LEAD_PAGES.items():
+                    if may(labeler, lead.role):
+                        st.page_link(pages[name], label=LEAD_PAGES[name].title)
             with st.container(horizontal=True, vertical_alignment="center", width="content"):
                 st.text(labeler.name)
                 st.button("Sign out", type="tertiary", key="sign-out", on_click=sign_in.sign_out, args=(store,))
-        st.progress(share(progress.ranked, progress.remaining))
-        st.caption(progress_words(progress))
+        if progress is not None:
+            st.progress(share(progress.ranked, progress.remaining))
+            st.caption(progress_words(progress))
 
 
 def _keep_form() -> None:

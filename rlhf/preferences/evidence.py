@@ -90,6 +90,13 @@ def waiting(connection: Connection, project_id: int, batch: str | None) -> list[
     return _views(connection, exports.scope(project_id, batch) & (tasks.c.judged < tasks.c.overlap))
 
 
+def open_places(connection: Connection, project_id: int, batch: str | None) -> dict[int, int]:
+    """Places not judged yet, by task, of the tasks that have any."""
+    where = exports.scope(project_id, batch) & (tasks.c.judged < tasks.c.overlap)
+    rows = connection.execute(sa.select(tasks.c.id, (tasks.c.overlap - tasks.c.judged).label("free")).where(where))
+    return {row.id: row.free for row in rows}
+
+
 def _views(connection: Connection, where: sa.ColumnElement[bool]) -> list[TaskView]:
     own = exports.parts(connection, where)
     query = sa.select(tasks, prompts.c.body).join(prompts, prompts.c.id == tasks.c.prompt_id).where(where)

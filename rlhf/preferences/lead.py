@@ -43,6 +43,12 @@ class LeadStore(People):
             access.allow(connection, by, "reviewer")
             return evidence.waiting(connection, self._project_id, batch)
 
+    def open_places(self, batch: str | None = None, *, by: Labeler | None = None) -> dict[int, int]:
+        """How many people each task still wants, of those that want any; gold ones aside. For reviewers and admins."""
+        with self._reading() as connection:
+            access.allow(connection, by, "reviewer")
+            return evidence.open_places(connection, self._project_id, batch)
+
     def reorder(self, task_ids: Sequence[int], *, by: Labeler | None = None) -> int:
         """Hand out these open tasks in this order from now on, all others after them, oldest first. For admins.
 

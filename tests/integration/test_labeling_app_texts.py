@@ -17,7 +17,8 @@ import labeling_app
 
 ROOT = Path(labeling_app.__file__).parent
 FORBIDDEN_NAMES = {"html", "iframe", "write_stream", "unsafe_allow_html", "unsafe_allow_javascript", "latex", "table"}
-OUR_WORDS = {"listed", "counted", "words", "progress_words"}  # functions of session.py: numbers, our own nouns
+# Functions that make numbers and our own nouns: of session.py, statistics/estimate.py (counted), dashboard_numbers (words).
+OUR_WORDS = {"listed", "counted", "words", "progress_words", "lasting"}
 OUR_FILES = {"style", "source"}  # of components/ranking: what lies beside it
 NUMBERS = re.compile(r"\d*d|\.\d+f|%[^{]*")  # formats that raise for a text: nothing but a number or a date passes
 # Where somebody else's text may go, and by which argument.
@@ -88,6 +89,9 @@ def complaints(source: str, place: str = "somewhere") -> Iterator[str]:
         a_page = name in ("Page", "page_link") and node.args and not isinstance(node.args[0], ast.Constant)
         if name in MARKDOWN and name not in FREE and node.args and not a_page and not is_ours(node.args[0]):
             yield f"line {node.lineno}: {name}({ast.unparse(node.args[0])})"
+        shown = [*node.args[1:], *(k.value for k in node.keywords if k.arg in ("value", "delta"))]
+        if name == "metric" and not all(map(is_ours, shown)):
+            yield f"line {node.lineno}: metric shows what is not ours"
         for keyword in node.keywords:
             if name in MARKDOWN and keyword.arg in LABELS and not is_ours(keyword.value):
                 yield f"line {node.lineno}: {name}({keyword.arg}={ast.unparse(keyword.value)})"
@@ -125,6 +129,8 @@ def test_no_foreign_text_is_read_as_markup(path: Path) -> None:
         "form.bound(st.radio, 'x', 'X', value, take, options=flags)",
         "st.page_link(page, label=labeler.name)",
         "st.dataframe(rows)",
+        "st.metric('Best', name)",
+        "st.metric('Best', 1, delta=name)",
         "st.column_config.LinkColumn('x')",
         "st.image(answer)",
     ],

@@ -98,6 +98,7 @@ def test_tasks_can_be_looked_at_with_their_sources(store: LabelStore) -> None:
     assert [(v.id, v.prompt, v.judged, v.overlap) for v in views] == [(2, "q", 1, 2), (1, "p", 0, 2)] and done == 2
     assert [(c.text, c.source) for c in views[1].completions] == [("a", "x"), ("b", "y")]
     assert [v.id for v in store.waiting()] == [2, 1] and store.waiting("two") == []
+    assert store.open_places("one") == {1: 2, 2: 1} and store.open_places("two") == {}
     rank(store, "bob", "c")
     assert [v.id for v in store.waiting()] == [1]
 
@@ -227,6 +228,7 @@ LEADS: list[tuple[str, Callable[[LabelStore, Labeler], object]]] = [
     ("reviewer", lambda store, by: store.stamp(by=by)),
     ("reviewer", lambda store, by: store.task_views([1], by=by)),
     ("reviewer", lambda store, by: store.waiting(by=by)),
+    ("reviewer", lambda store, by: store.open_places(by=by)),
     ("reviewer", lambda store, by: store.verdicts(by=by)),
     ("reviewer", lambda store, by: store.decide(1, "keep", by=by)),
     ("reviewer", lambda store, by: store.exclusions(by=by)),
@@ -241,7 +243,7 @@ def test_each_is_for_its_role(store: LabelStore, role: str, act: Callable[[Label
     store.add_tasks([NewTask("p", ("a", "b"))], batch="one")
     rank(store, "ann", "a")
     people = {name: person(store, name, name) for name in ("labeler", "reviewer", "admin")}
-    if act is LEADS[8][1]:
+    if act is LEADS[9][1]:
         store.exclude("ann", "why")
     for name in {"reviewer": ("labeler",), "admin": ("labeler", "reviewer")}[role]:
         with pytest.raises(StoreError, match=rf"this is for the role '{role}', and yours is '{name}'"):
