@@ -23,6 +23,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from labeling_app.guard import from_own_page, hashes
 from labeling_app.launch import SESSION_COOKIE, Serving
+from labeling_app.provider import vouched
 from rlhf.errors import RLHFError, StoreError
 from rlhf.preferences import Labeler, LabelStore
 from rlhf.preferences.people import NAME_LENGTH, SESSION_SECONDS
@@ -84,6 +85,9 @@ class Door:
 
     async def known(self, request: Request) -> Labeler | None:
         """Whose session the request's cookie belongs to; StoreError if the store cannot be asked."""
+        if self._serving.sign_in == "oidc":
+            email = vouched(request.cookies)
+            return await run_in_threadpool(lambda: self._labels().labeler_by_email(email)) if email else None
         key = request.cookies.get(SESSION_COOKIE, "")
         return await run_in_threadpool(self._signed_in, key) if key else await run_in_threadpool(self._no_one)
 

@@ -157,6 +157,7 @@ def page_policy(index: Path, https: bool) -> str:
             "form-action 'self'",
             "base-uri 'none'",
             "object-src 'none'",
+            "frame-src 'self'",  # a run's report; the policy of that page lets it do nothing
             "frame-ancestors 'none'",
         ]
     )

@@ -54,6 +54,7 @@ class Serving:
     tls_cert: str = ""
     tls_key: str = ""
     oidc_secrets: str = ""
+    runs: str = ""  # the folder whose runs admins see; nothing: none
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -131,6 +132,7 @@ def settle(
     tls_key: Path | str | None = None,
     insecure_http: bool = False,
     oidc_secrets: Path | str | None = None,
+    runs: Path | str | None = None,
 ) -> Serving:
     """Decide what to serve; ConfigError, in one line, for what would let strangers in or could not work.
 
@@ -163,7 +165,7 @@ def settle(
         )
     serving = Serving(
         store, project, host, port, open_browser, sign_in, names, https or encrypted,
-        str(tls_cert or ""), str(tls_key or ""), str(oidc_secrets or ""),
+        str(tls_cert or ""), str(tls_key or ""), str(oidc_secrets or ""), _runs_folder(runs),
     )  # fmt: skip
     if sign_in == "oidc":
         _check_oidc(serving)
@@ -265,6 +267,21 @@ def _certificates(cert: Path | str | None, key: Path | str | None) -> bool:
             f"--tls-cert {cert}, --tls-key {key}: cannot be read ({error.strerror}); check both paths"
         ) from None
     return True
+
+
+def _runs_folder(runs: Path | str | None) -> str:
+    """The folder's own path, without links; nothing where none was named."""
+    if runs is None:
+        return ""
+    try:
+        path = Path(runs).expanduser().resolve(strict=True)
+        os.listdir(path)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"--runs {runs}: expected the folder that holds the run directories ({reason}); correct the path"
+        ) from None
+    return str(path)
 
 
 def _check_oidc(serving: Serving) -> None:

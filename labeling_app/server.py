@@ -1,7 +1,8 @@
 """The labeling page's server: Streamlit's app behind a guard and a door, with a sign-in page of our own.
 
 `launch.py` starts it as `python -m labeling_app.server`. A request passes the guard (`guard.py`: hosts, headers), then
-the door (pages only for people who are signed in), then either a route below or Streamlit.
+the door (pages only for people who are signed in) and the gate (uploads and reports only for admins), then either a
+route below or Streamlit.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from streamlit import file_util
 
 from labeling_app.door import Door
+from labeling_app.gate import AdminsOnly
 from labeling_app.guard import Guard, page_policy
 from labeling_app.launch import APP, SESSION_COOKIE, Serving
+from labeling_app.reports import Reports
 from rlhf.errors import RLHFError
 from rlhf.preferences import LabelStore
 
@@ -55,7 +58,7 @@ SETTINGS: dict[str, Any] = {
     "server.enableXsrfProtection": True,
     "server.fileWatcherType": "none",
     "server.headless": True,
-    "server.maxUploadSize": 1,
+    "server.maxUploadSize": 500,  # MB, in memory; the gate lets admins alone upload
     "server.scriptHealthCheckEnabled": False,
     "server.showEmailPrompt": False,
     "server.trustedUserHeaders": {},  # who somebody is, is never read from a header
@@ -110,10 +113,13 @@ def build(serving: Serving, csp: bool = True) -> st.App:
     policy = page_policy(Path(file_util.get_static_dir()) / "index.html", serving.https) if csp else None
     guard = Middleware(Guard, hosts=serving.hosts, https=serving.https, policy=policy)
     health = Health(serving)
-    routes = [Route("/healthz", health.answer, methods=["GET"])]
+    door = Door(serving)
+    routes = [
+        Route("/healthz", health.answer, methods=["GET"]),
+        Route("/runs/report", Reports(serving).answer, methods=["GET"]),
+    ]
     middleware = [guard]
     if serving.sign_in != "oidc":  # there Streamlit itself sends people to their provider
-        door = Door(serving)
         routes += [
             Route("/sign-in", door.show, methods=["GET"]),
             Route("/sign-in", door.enter, methods=["POST"]),
@@ -121,6 +127,7 @@ def build(serving: Serving, csp: bool = True) -> st.App:
             Route("/invite/{token}", door.invite, methods=["GET"]),
         ]
         middleware.append(Middleware(PagesForPeople, door=door))
+    middleware.append(Middleware(AdminsOnly, door=door, https=serving.https))
     return st.App(
         APP,
         routes=routes,
@@ -209,7 +216,7 @@ def settle_memory() -> None:
 
     Else one of its full rounds stops all threads for a tenth of a second, in the middle of somebody's click.
     """
-    for name in ("pandas", "pyarrow", "labeling_app.views.rank"):
+    for name in ("pandas", "pyarrow", "altair", "labeling_app.views.rank", "labeling_app.views.runs"):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()

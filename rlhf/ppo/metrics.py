@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from rlhf.config_ppo import PPOSection
+from rlhf.data.encoding import Encoder
+from rlhf.data.records import PromptLike, prompt_text
 from rlhf.errors import TrainingError
 from rlhf.ops import kl
 
 if TYPE_CHECKING:
     from rlhf.ppo.trainer import PPOTrainer
     from rlhf.ppo.update import Batch
+
+SHOWN = 4  # samples of a round
 
 
 def describe(trainer: PPOTrainer, batch: Batch, scores: Tensor, shaped: Tensor) -> dict[str, float]:
@@ -48,6 +53,23 @@ def describe(trainer: PPOTrainer, batch: Batch, scores: Tensor, shaped: Tensor) 
         residual, spread = a_token((batch.returns - batch.values) ** 2), a_token((batch.returns - mean) ** 2)
         found["explained_variance"] = 1.0 - residual / max(spread, 1e-8)
     return found
+
+
+def some_samples(encoder: Encoder, prompts: Sequence[PromptLike], batch: Batch, scores: Tensor) -> list[dict[str, Any]]:
+    """The first SHOWN responses of this process's rollout with score, KL (k1, nats a response), length and end."""
+    rollout = batch.rollout
+    moved = (kl.k1(batch.logprobs, batch.ref_logprobs) * rollout.response_mask).sum(1)
+    return [
+        {
+            "prompt": prompt_text(prompts[i]),
+            "completion": encoder.text(rollout.responses[i]),
+            "score": float(scores[i]),
+            "kl": float(moved[i]),
+            "length": int(rollout.lengths[i]),
+            "ended": bool(rollout.finished[i]),
+        }
+        for i in range(min(SHOWN, len(prompts)))
+    ]
 
 
 def check(section: PPOSection, metrics: dict[str, float], update: int) -> None:

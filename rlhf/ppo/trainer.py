@@ -24,7 +24,7 @@ from rlhf.ops.masked import whiten
 from rlhf.ppo.control import Cycle, KLController, LengthController, ScoreNormalizer
 from rlhf.ppo.critic import build_critic, warm_up
 from rlhf.ppo.engines import ENGINES
-from rlhf.ppo.metrics import Clock, check, describe
+from rlhf.ppo.metrics import Clock, check, describe, some_samples
 from rlhf.ppo.rewards import shaped_scores, token_rewards
 from rlhf.ppo.roles import POLICY, REFERENCE, VALUE
 from rlhf.ppo.rollout import Rollout, response_features, response_logprobs, response_pass, run_lower
@@ -75,6 +75,7 @@ class PPOTrainer:
         self.learner = Learner(base, section, self.optimizer, accelerator, self.order, critic, tuple(demonstrations))
         self.critic = critic
         self.updates_done = 0
+        self.samples: list[dict[str, Any]] = []  # some of the last round's, to look at
         self.kl = KLController(section.kl, section.kl.coef)
         self.normalizer: ScoreNormalizer | None = None
         self.length: LengthController | None = None
@@ -147,6 +148,7 @@ class PPOTrainer:
         self.kl.update(metrics["kl"], section.rollout_batch_size)
         self.length.update(metrics["length"])
         self.updates_done += 1
+        self.samples = some_samples(self.encoder, prompts, batch, scores)
         check(section, metrics, self.updates_done)
         return metrics
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from rlhf.stages.manifest import Manifest, Plan
 from rlhf.stages.tracking import Tracker
 
 STAGE = "ppo"
+SAMPLES = "ppo_samples.jsonl"  # some of every update's responses, for people to look at
 
 
 def plan(config: Config) -> Plan:
@@ -76,6 +79,7 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
         trainer.prepare()
     assert trainer.normalizer is not None and trainer.length is not None
     tracker.start(STAGE, section.updates, trainer.updates_done)
+    drop_samples(config.run_path / SAMPLES, trainer.updates_done)
     metrics = _train(trainer, base, tracker, folder, key)
 
     # 4. Save the aligned adapter; the critic stays behind.
@@ -114,6 +118,30 @@ def _train(trainer: PPOTrainer, base: SharedBase, tracker: Tracker, folder: Path
         rss = psutil.Process().memory_info().rss / 2**20
         if trainer.accelerator.is_main_process:
             tracker.log(STAGE, trainer.updates_done, section.updates, **metrics, rss_mib=rss)
+            keep_samples(tracker.path.with_name(SAMPLES), trainer.updates_done, trainer.samples)
             if trainer.updates_done % section.checkpoint_every == 0 and trainer.updates_done < section.updates:
                 checkpoint.save(trainer, folder, key)
     return metrics
+
+
+def keep_samples(path: Path, update: int, samples: Sequence[dict[str, Any]]) -> None:
+    """Append an update's samples, in one write."""
+    lines = [json.dumps({"step": update, **sample}, ensure_ascii=False) + "\n" for sample in samples]
+    with path.open("a", encoding="utf-8", errors="replace") as stream:
+        stream.write("".join(lines))
+
+
+def drop_samples(path: Path, done: int) -> None:
+    """Drop what is kept of updates after `done`, and half a line that a killed run left: they come again."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            if json.loads(line)["step"] <= done:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    staging = path.with_suffix(".staging")
+    staging.write_text("".join(kept), encoding="utf-8")
+    staging.replace(path)

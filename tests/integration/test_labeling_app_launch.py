@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from labeling_app import launch
 from labeling_app.launch import Serving, settle
+from rlhf import cli
 from rlhf.errors import ConfigError, StoreError
 from rlhf.preferences import LabelStore
 
@@ -129,6 +131,53 @@ def test_oidc_needs_its_file_and_its_library(tmp_path: Path, monkeypatch: pytest
         settle("x", sign_in="oidc")
 
 
+def test_a_folder_of_runs_is_found_once_and_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "link").symlink_to("runs")
+    monkeypatch.chdir(tmp_path)
+    assert settle("x", runs="link").runs == str((tmp_path / "runs").resolve())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert settle("x", runs=Path("~/runs")).runs == str((tmp_path / "runs").resolve())
+    assert settle("x").runs == ""
+    variables = settle("x", runs="runs").environment()
+    assert Serving.from_environment(variables).runs == str((tmp_path / "runs").resolve())
+
+
+@pytest.mark.parametrize("name", ["none", "a-file", "a\x00b", "~nobody-of-this-name/runs"])
+def test_a_folder_of_runs_that_is_none_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-file").write_text("")
+    with pytest.raises(ConfigError, match=r"--runs .*: expected the folder that holds the run directories") as caught:
+        settle("x", runs=name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["-c", "c.yaml"], "made"),
+        (["-c", "absent.yaml"], None),  # its run directory, and what will hold it, are not there yet
+        (["-c", "c.yaml", "--runs", "mine"], "mine"),
+        (["--store", "labels.db"], None),
+        (["--store", "labels.db", "--runs", "mine"], "mine"),
+    ],
+)
+def test_the_command_takes_the_folder_that_holds_the_configs_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], expected: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "c.yaml").write_text("run_dir: made/first\n")
+    (tmp_path / "absent.yaml").write_text("run_dir: absent/first\n")
+    settled: list[Any] = []
+    monkeypatch.setattr(launch, "launch", lambda _store, **how: settled.append(how["runs"]) or 0)
+    result = CliRunner().invoke(cli.app, ["label", *options])
+    assert result.exit_code == 0, result.output
+    assert [None if runs is None else Path(runs).name for runs in settled] == [expected]
+
+
 def test_the_server_learns_what_was_settled_from_its_environment() -> None:
     serving = settle("labels.db", project="news", port=8123, **OUTSIDE)
     variables = serving.environment()
@@ -153,7 +202,8 @@ def test_every_setting_is_one_that_streamlit_knows_and_closed() -> None:
     closed = {
         "browser.gatherUsageStats": False, "client.showErrorDetails": "none", "server.enableAgentApi": False,
         "server.enableCORS": True, "server.enableStaticServing": False, "server.enableXsrfProtection": True,
-        "server.trustedUserHeaders": {}, "server.address": "0.0.0.0", "server.port": 8123, "secrets.files": [],
+        "server.maxUploadSize": 500, "server.trustedUserHeaders": {},
+        "server.address": "0.0.0.0", "server.port": 8123, "secrets.files": [],
     }  # fmt: skip
     assert {name: chosen[name] for name in closed} == closed
 

@@ -135,6 +135,7 @@ def test_the_policy_lets_pages_load_from_their_own_server_alone(by_name: httpx.C
         "form-action": "'self'",
         "base-uri": "'none'",
         "object-src": "'none'",
+        "frame-src": "'self'",
         "frame-ancestors": "'none'",
     }
 
