@@ -19,6 +19,17 @@ NOTICES = {
     "earlier": "This one was saved before you changed it. To save the change too, correct your last one.",
     "nothing": "You have not ranked anything yet, so there is nothing to correct.",
     "lost": "Your reservation of the last task ran out and others have it now.",
+    "decided": "Saved. A later verdict on the same task replaces it.",
+    "moved": "Nothing was saved: somebody judged or decided this task while it was on your screen. Look at it again.",
+    "self": "Nothing was done: this is you, and you would lock yourself out. Another admin can do it.",
+    "suspended": "Suspended. Their sessions have ended, and what they had open goes to others.",
+    "reinstated": "They may come in again, with the invite they had.",
+    "excluded": "Their rankings are left out of exports from now on; what they said stays here.",
+    "included": "Their rankings are in exports again.",
+    "known": "Nobody was invited: somebody here has that name. Choose them in the list to invite them anew.",
+    "reason": "Nothing was done: say why, it is kept on record.",
+    "email": "Nobody was invited: without an e-mail address they cannot sign in with your identity provider.",
+    "role": "The role is changed. Their sessions have ended: they sign in again.",
 }
 LONGEST = 290  # characters of a refusal
 # Completions are numbered as they were added: to whoever knows the numbers, they say which model wrote which.
