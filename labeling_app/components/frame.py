@@ -14,6 +14,7 @@ header[data-testid="stHeader"] { display: none; }
 [data-testid="stMainBlockContainer"] { padding-top: 1rem; padding-bottom: 2rem; max-width: 66rem; }
 [data-testid="stText"], textarea { unicode-bidi: plaintext; overflow-wrap: anywhere; }
 .st-key-prompt { background: light-dark(#eef3f0, #1b2726); border-color: transparent; }
+[data-testid="stElementToolbar"] button[aria-label="Download as CSV"] { display: none; }
 h1 { font-size: 1.75rem !important; }
 [data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p { opacity: 1; }
 [data-testid="stCaptionContainer"] p { color: light-dark(#59635f, #aab4b1); }

@@ -1,7 +1,8 @@
 """A grid of values, some of which somebody else wrote.
 
 `st.dataframe` draws its cells on a canvas and reads none of them as Markdown; every column is declared here as text or
-number, so that no column type that makes links or images of a cell can creep in.
+number, so that no column type that makes links or images of a cell can creep in. The grid's own download is hidden
+(`frame.py`): it would write cells that a spreadsheet runs.
 """
 
 from __future__ import annotations
