@@ -88,7 +88,7 @@ def _for_role(name: str) -> Callable[[LabelStore, Labeler], None]:
         show_notices()
         if may(labeler, LEAD_PAGES[name].role):
             # Imported when a lead comes: labelers wait for no charts, statistics and file formats.
-            importlib.import_module(f"labeling_app.views.{name}").show(store, labeler)
+            importlib.import_module(f"labeling_app.views.{name}.page").show(store, labeler)
         else:  # as at any address where nothing is
             st.write("There is nothing here.")
 

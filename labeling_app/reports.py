@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from labeling_app.launch import Serving
-from labeling_app.views.runs_reading import inside
+from labeling_app.views.runs.reading import inside
 
 MOST_BYTES = 64 << 20
 HEADERS = {

@@ -12,7 +12,8 @@ from streamlit.testing.v1 import AppTest
 
 import labeling_app
 from labeling_app.launch import settle
-from labeling_app.views import arena, sign_in
+from labeling_app.views import sign_in
+from labeling_app.views.arena import page as arena
 from rlhf.data.records import Ranking
 from rlhf.preferences import LabelStore, NewTask
 

@@ -12,9 +12,9 @@ from streamlit.testing.v1 import AppTest
 
 import labeling_app
 from labeling_app.launch import settle
-from labeling_app.views import dashboard as dashboard_view
 from labeling_app.views import sign_in
-from labeling_app.views.dashboard_numbers import by_time, lasting, words
+from labeling_app.views.dashboard import page as dashboard_view
+from labeling_app.views.dashboard.numbers import by_time, lasting, words
 from rlhf.data.records import Ranking
 from rlhf.preferences import LabelStore, NewTask, Said
 from rlhf.preferences.statistics.estimate import Estimate

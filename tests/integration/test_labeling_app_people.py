@@ -31,7 +31,9 @@ from review_harness import (
 )
 
 from labeling_app.actions import NOTICES
-from labeling_app.views import review_audit, review_person, sign_in
+from labeling_app.views import sign_in
+from labeling_app.views.review import audit as review_audit
+from labeling_app.views.review import person as review_person
 from rlhf.data.records import Ranking
 from rlhf.errors import StoreError
 from rlhf.preferences import LabelStore, NewTask, Note

@@ -31,7 +31,8 @@ from review_harness import (
 )
 
 from labeling_app.actions import NOTICES
-from labeling_app.views import review_disputed, sign_in
+from labeling_app.views import sign_in
+from labeling_app.views.review import disputed as review_disputed
 from rlhf.errors import StoreError
 from rlhf.preferences import Labeler, LabelStore, NewTask, Note, SourcedCompletion, TaskView
 from rlhf.preferences.opinions import Case, cases, decide, in_hand, project_names, tasks_of

@@ -16,7 +16,10 @@ from streamlit.testing.v1 import AppTest
 
 import labeling_app
 from labeling_app.launch import settle
-from labeling_app.views import runs, runs_details, runs_reading, sign_in
+from labeling_app.views import sign_in
+from labeling_app.views.runs import details as runs_details
+from labeling_app.views.runs import page as runs
+from labeling_app.views.runs import reading as runs_reading
 from rlhf.preferences import LabelStore
 
 APP = Path(labeling_app.__file__).with_name("app.py")

@@ -17,7 +17,7 @@ import labeling_app
 
 ROOT = Path(labeling_app.__file__).parent
 FORBIDDEN_NAMES = {"html", "iframe", "write_stream", "unsafe_allow_html", "unsafe_allow_javascript", "latex", "table"}
-# Functions that make numbers and our own nouns: of session.py, statistics/estimate.py (counted), dashboard_numbers (words).
+# Functions that make numbers and our own nouns: of session.py, statistics/estimate.py and views/dashboard/numbers.py.
 OUR_WORDS = {"listed", "counted", "words", "progress_words", "lasting"}
 OUR_FILES = {"style", "source"}  # of components/ranking: what lies beside it
 NUMBERS = re.compile(r"\d*d|\.\d+f|%[^{]*")  # formats that raise for a text: nothing but a number or a date passes

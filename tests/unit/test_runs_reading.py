@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from labeling_app.views import runs_reading
-from labeling_app.views.runs_charts import chart, ordered
-from labeling_app.views.runs_reading import Curves, Lines, Stage, find, inside, look, text_of
-from labeling_app.views.runs_samples import Updates, compared
+from labeling_app.views.runs import reading as runs_reading
+from labeling_app.views.runs.charts import chart, ordered
+from labeling_app.views.runs.reading import Curves, Lines, Stage, find, inside, look, text_of
+from labeling_app.views.runs.samples import Updates, compared
 
 
 def row(step: int, stage: str = "ppo", **numbers: Any) -> dict[str, Any]:
@@ -409,8 +409,8 @@ def test_the_evaluations_samples_keep_their_order_and_bounds(tmp_path: Path) -> 
 
 def test_reading_and_drawing_need_no_torch() -> None:
     code = (
-        "import sys, labeling_app.views.runs_reading, labeling_app.views.runs_charts, labeling_app.views.runs_details\n"
-        "import labeling_app.views.runs_samples, labeling_app.reports\n"
+        "import sys, labeling_app.views.runs.reading, labeling_app.views.runs.charts, labeling_app.views.runs.details\n"
+        "import labeling_app.views.runs.samples, labeling_app.reports\n"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

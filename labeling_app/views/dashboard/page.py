@@ -14,8 +14,8 @@ from labeling_app.components.tables import show_table
 from labeling_app.components.texts import show_text
 from labeling_app.session import share
 from labeling_app.untrusted import visible
-from labeling_app.views import dashboard_charts as charts
-from labeling_app.views.dashboard_numbers import Choice, Numbers, lasting, numbers, words
+from labeling_app.views.dashboard import charts
+from labeling_app.views.dashboard.numbers import Choice, Numbers, lasting, numbers, words
 from rlhf.preferences import Labeler, LabelStore
 from rlhf.preferences.statistics import bias, pace
 from rlhf.preferences.statistics.estimate import Estimate, counted

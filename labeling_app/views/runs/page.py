@@ -18,9 +18,11 @@ from labeling_app.components.texts import show_text
 from labeling_app.launch import Serving
 from labeling_app.session import counted
 from labeling_app.untrusted import visible
-from labeling_app.views import runs_charts, runs_details, sign_in
-from labeling_app.views.runs_details import PARTS
-from labeling_app.views.runs_reading import Curves, Found, Run, find, inside
+from labeling_app.views import sign_in
+from labeling_app.views.runs import charts as runs_charts
+from labeling_app.views.runs import details
+from labeling_app.views.runs.details import PARTS
+from labeling_app.views.runs.reading import Curves, Found, Run, find, inside
 from rlhf.errors import ConfigError, RLHFError, StoreError
 from rlhf.preferences import Labeler, LabelStore
 from rlhf.preferences.access import may
@@ -200,4 +202,4 @@ def _details(folder: Path, chosen: tuple[str, ...]) -> None:
     run = chosen[0]
     if len(chosen) > 1:
         run = st.selectbox("Of which run", list(chosen), format_func=visible, key="runs-one") or run
-    runs_details.show(folder, run, str(part))
+    details.show(folder, run, str(part))

@@ -7,17 +7,18 @@ from collections.abc import Callable
 import streamlit as st
 
 from labeling_app.components.texts import show_text
-from labeling_app.views import review_audit, review_disputed, review_people, review_rankings
-from labeling_app.views.review_parts import keep
+from labeling_app.views.review import audit, disputed, rankings
+from labeling_app.views.review import people as review_people
+from labeling_app.views.review.parts import keep
 from rlhf.errors import StoreError
 from rlhf.preferences import Labeler, LabelStore
 from rlhf.preferences.access import may
 
 PARTS: dict[str, Callable[[LabelStore, Labeler], None]] = {
-    "Disputed": review_disputed.show,
+    "Disputed": disputed.show,
     "People": review_people.show,
-    "Rankings": review_rankings.show,
-    "Audit": review_audit.show,
+    "Rankings": rankings.show,
+    "Audit": audit.show,
 }
 FOR_ADMINS = tuple(PARTS)
 FOR_REVIEWERS = FOR_ADMINS[:3]

@@ -11,7 +11,8 @@ from labeling_app.components.tables import show_table
 from labeling_app.components.texts import show_text
 from labeling_app.session import counted, share
 from labeling_app.untrusted import visible
-from labeling_app.views import arena_charts, sign_in
+from labeling_app.views import sign_in
+from labeling_app.views.arena import charts
 from rlhf.errors import RLHFError, StoreError
 from rlhf.preferences import Labeler, LabelStore
 from rlhf.preferences.access import may
@@ -70,12 +71,12 @@ def _standings(store: LabelStore, labeler: Labeler, batches: list[str], batch: s
         return
     show_table(rows(board), key="arena-table")
     st.caption(LEGEND)
-    show_chart(arena_charts.strengths(board), key="arena-strengths")
+    show_chart(charts.strengths(board), key="arena-strengths")
     for line in said:
         show_text(line)
     if len(board.standings) > 2:
         st.subheader("Who beats whom", anchor=False)
-        show_chart(arena_charts.matrix(board), key="arena-matrix")
+        show_chart(charts.matrix(board), key="arena-matrix")
         st.caption("The share of their comparisons that the one on the left won, ties half; empty: they never met.")
 
 

@@ -10,9 +10,9 @@ from labeling_app.components.tables import show_table
 from labeling_app.components.texts import show_text
 from labeling_app.session import counted
 from labeling_app.untrusted import visible
-from labeling_app.views.review_disputed import ANY_BATCH, counts_in_words, numbered
-from labeling_app.views.review_parts import beginning, choose, keep, rank_text, short, show_remark, start_at_top, utc
-from labeling_app.views.review_verdict import go
+from labeling_app.views.review.disputed import ANY_BATCH, counts_in_words, numbered
+from labeling_app.views.review.parts import beginning, choose, keep, rank_text, short, show_remark, start_at_top, utc
+from labeling_app.views.review.verdict import go
 from rlhf.data.records import prompt_text
 from rlhf.preferences import Labeler, LabelStore
 from rlhf.preferences.opinions import Case, Opinion, cases

@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 
 from labeling_app.untrusted import visible
-from labeling_app.views.dashboard_numbers import by_time, shown
+from labeling_app.views.dashboard.numbers import by_time, shown
 from rlhf.preferences.statistics.agreement import Agreed
 from rlhf.preferences.statistics.bias import PositionBias
 from rlhf.preferences.statistics.estimate import Estimate

@@ -13,8 +13,8 @@ from labeling_app.components.report_frame import show_report
 from labeling_app.components.tables import show_table
 from labeling_app.components.texts import show_text
 from labeling_app.session import counted
-from labeling_app.views.runs_reading import finite, inside, text_of
-from labeling_app.views.runs_samples import Compared, Updates, Written, compared
+from labeling_app.views.runs.reading import finite, inside, text_of
+from labeling_app.views.runs.samples import Compared, Updates, Written, compared
 from rlhf.report.record import clean, mapping, mask_credentials
 from rlhf.report.words import duration, plain
 

@@ -14,7 +14,7 @@ import streamlit as st
 from labeling_app.actions import act
 from labeling_app.components.texts import show_text
 from labeling_app.session import in_words, ordinal, standard_ranks
-from labeling_app.views.review_parts import show_remark, utc
+from labeling_app.views.review.parts import show_remark, utc
 from rlhf.preferences import Labeler, LabelStore, VerdictKind
 from rlhf.preferences.judging import COMMENT_LENGTH
 from rlhf.preferences.opinions import Case, decide

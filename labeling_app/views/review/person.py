@@ -9,8 +9,8 @@ import streamlit as st
 from labeling_app.actions import act
 from labeling_app.components.texts import show_text
 from labeling_app.session import counted
-from labeling_app.views.review_invite import keep_token
-from labeling_app.views.review_parts import utc
+from labeling_app.views.review.invite import keep_token
+from labeling_app.views.review.parts import utc
 from rlhf.preferences import Exclusion, Labeler, LabelStore, Person
 from rlhf.preferences.access import ROLES
 from rlhf.preferences.judging import REASON_LENGTH

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labeling_app.views.runs_reading import Lines, finite
+from labeling_app.views.runs.reading import Lines, finite
 from rlhf.report.record import clean, mapping
 
 MOST_ROWS = 20_000

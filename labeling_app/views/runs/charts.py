@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from labeling_app.untrusted import visible
-from labeling_app.views.runs_reading import POINTS, Stage
+from labeling_app.views.runs.reading import POINTS, Stage
 from rlhf.report.figures import STAGE_TITLES
 
 # Title, unit, whether it is a share; in the order in which they are shown, as in the report.

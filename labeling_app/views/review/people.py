@@ -7,9 +7,10 @@ import streamlit as st
 from labeling_app.components.tables import show_table
 from labeling_app.session import counted
 from labeling_app.untrusted import visible
-from labeling_app.views import review_invite, review_person
-from labeling_app.views.review_disputed import counts
-from labeling_app.views.review_parts import keep, utc
+from labeling_app.views.review import invite as review_invite
+from labeling_app.views.review import person as review_person
+from labeling_app.views.review.disputed import counts
+from labeling_app.views.review.parts import keep, utc
 from rlhf.preferences import Exclusion, GoldResult, Labeler, LabelStore, Person
 from rlhf.preferences.access import may
 from rlhf.preferences.people import ERASED

@@ -13,7 +13,7 @@ import streamlit as st
 from labeling_app.components.tables import show_table
 from labeling_app.session import counted
 from labeling_app.untrusted import visible
-from labeling_app.views.review_parts import beginning, keep, short, start_at_top
+from labeling_app.views.review.parts import beginning, keep, short, start_at_top
 from rlhf.data.readers import escaped
 from rlhf.preferences import Event, Labeler, LabelStore
 from rlhf.preferences.opinions import project_names, tasks_of

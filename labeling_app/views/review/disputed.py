@@ -12,8 +12,8 @@ from labeling_app.components.tables import show_table
 from labeling_app.components.texts import show_prompt, show_text
 from labeling_app.session import counted
 from labeling_app.untrusted import visible
-from labeling_app.views import review_verdict
-from labeling_app.views.review_parts import keep, mean_rank, rank_text, show_remark, start_at_top, utc
+from labeling_app.views.review import verdict as review_verdict
+from labeling_app.views.review.parts import keep, mean_rank, rank_text, show_remark, start_at_top, utc
 from rlhf.preferences import Judged, Labeler, LabelStore
 from rlhf.preferences.opinions import Case, Opinion, cases
 from rlhf.preferences.statistics.agreement import disputed
