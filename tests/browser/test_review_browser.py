@@ -127,12 +127,19 @@ def test_a_typed_address_shows_a_labeler_nothing(
             expect(tab.get_by_role("heading", name="Task 1")).to_be_visible()
         assert one.get_by_text("Audit").count() == 0
         main = one.get_by_test_id("stMain")
-        main.evaluate("e => e.scrollTo({top: e.scrollHeight})")
-        one.wait_for_timeout(300)
+        for _ in range(100):  # until all of the task is drawn, and so high that one can scroll
+            main.evaluate("e => e.scrollTo({top: e.scrollHeight})")
+            one.wait_for_timeout(100)
+            if main.evaluate("e => e.scrollTop") > 500:
+                break
         assert main.evaluate("e => e.scrollTop") > 500
         one.get_by_role("button", name="Leave the task out").click()
         expect(one.get_by_role("heading", name="Task 2")).to_be_visible()
-        one.wait_for_function("document.querySelector('[data-testid=stMain]').scrollTop === 0")  # the next one's head
+        for _ in range(100):  # until the next one's head is in sight
+            if main.evaluate("e => e.scrollTop") == 0:
+                break
+            one.wait_for_timeout(100)
+        assert main.evaluate("e => e.scrollTop") == 0
         two.get_by_role("button", name="Keep everybody's").click()
         expect(two.get_by_text("Nothing was saved: somebody judged or decided this task")).to_be_visible()
         expect(two.get_by_text("Decided: exports leave this task out.")).to_be_visible()
