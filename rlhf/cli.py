@@ -14,7 +14,18 @@ import typer
 from typer.core import TyperGroup
 
 from rlhf import __version__
+from rlhf.cli_arena import arena_app
+from rlhf.cli_data import data_app
 from rlhf.cli_people import people_app
+from rlhf.cli_simulate import (
+    AmongPeople,
+    SeedOption,
+    SimulateOption,
+    TasksOption,
+    TruthOption,
+    check_together,
+    run_simulation,
+)
 from rlhf.cli_store import MaybeConfigPath, ProjectOption, StoreOption, located, store_app, visible
 from rlhf.errors import ConfigError, RLHFError
 
@@ -48,8 +59,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Align a language model with your own people's judgement. Begin with `rlhf quickstart`.",
 )
+app.add_typer(data_app, name="data")
 app.add_typer(store_app, name="store")
 app.add_typer(people_app, name="people")
+app.add_typer(arena_app, name="arena")
 
 ConfigPath = Annotated[Path, typer.Option("-c", "--config", metavar="CONFIG.yaml", help="the run's config")]
 Overrides = Annotated[
@@ -145,7 +158,8 @@ def reward(
 _stage_command("ppo", "Train the `policy` adapter against the reward model, held near `sft`.")
 _stage_command("evaluate", "Compare the policy with SFT on held-out prompts.")
 _stage_command("export", "Write the aligned adapter for plain PEFT, and check it in a fresh process.")
-_stage_command("sample", "Put the policy's completions into the label store, for people to rank.")
+_stage_command("sample", "Put completions into the label store, for people to rank; with `sample.against`, an arena.")
+_stage_command("active", "Order the tasks that wait: what the reward model does not know comes first.")
 
 
 # --- looking -----------------------------------------------------------------------------------------------------
@@ -202,9 +216,21 @@ OidcSecrets = Annotated[
     typer.Option(metavar="TOML", help="identity provider: the auth section of a secrets.toml of Streamlit's"),
 ]
 
+RunsFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--runs",
+        metavar="DIR",
+        help="folder of runs that admins may look at, live; without it: with -c the one that holds the config's "
+        "run_dir, with --store none",
+        show_default=False,
+    ),
+]
+
 
 @app.command()
 def label(
+    context: typer.Context,
     store: StoreOption = None,
     config: MaybeConfigPath = None,
     project: ProjectOption = None,
@@ -218,8 +244,19 @@ def label(
     tls_key: TlsKey = None,
     insecure_http: InsecureHttp = False,
     oidc_secrets: OidcSecrets = None,
+    runs: RunsFolder = None,
+    simulate: SimulateOption = None,
+    truth: TruthOption = None,
+    tasks: TasksOption = None,
+    seed: SeedOption = 0,
+    among_people: AmongPeople = False,
 ) -> None:
-    """Open the labeling app on a label store."""
+    """Open the labeling app on a label store, or let simulated people rank on it."""
+    check_together(context)
+    if simulate is not None:
+        how: dict[str, Any] = {"truth": truth, "tasks": tasks, "seed": seed, "among_people": among_people}
+        run_simulation(simulate, store, config, project, **how)
+        return
     url, name = located(store, config, project)
     for reached in (host, *(allowed_host or ())):
         if not reached.isprintable():  # bytes that are no UTF-8 come as such too
@@ -239,5 +276,12 @@ def label(
         tls_key=tls_key,
         insecure_http=insecure_http,
         oidc_secrets=oidc_secrets,
+        runs=_runs_beside(config) if runs is None and config else runs,
     )
     raise typer.Exit(code)
+
+
+def _runs_beside(config: Path) -> Path | None:
+    """The folder that holds the config's run directory; None if there is none yet."""
+    folder = _load(config, None).run_path.absolute().parent
+    return folder if folder.is_dir() else None

@@ -1,10 +1,9 @@
-"""`rlhf store`: what goes into a label store and comes out, its projects, its health."""
+"""`rlhf store`: the tasks of a label store, its projects, its health."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-store_app = typer.Typer(no_args_is_help=True, help="Rankings in and out, projects, gold tasks, backups, checks.")
+store_app = typer.Typer(no_args_is_help=True, help="Tasks to rank, projects, gold tasks, backups, checks.")
 
 MaybeConfigPath = Annotated[Path | None, typer.Option("-c", "--config", metavar="CONFIG.yaml", help="a run's config")]
 StoreOption = Annotated[
@@ -32,14 +31,6 @@ BatchOption = Annotated[str | None, typer.Option("--batch", help="one batch of t
 Changes = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="settings, as overlap=3 or flags='[Rude, Wrong]'")
 ]
-
-
-class ExportFormat(StrEnum):
-    """What `rlhf store export` writes."""
-
-    RANKINGS = "rankings"
-    PAIRS = "pairs"
-    DEMONSTRATIONS = "demonstrations"
 
 
 def visible(text: str) -> str:
@@ -126,29 +117,6 @@ def _short(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-@store_app.command("import")
-def store_import(
-    file: Annotated[str, typer.Argument(help="rankings or TRL pairs: JSON Lines, Parquet or CSV")],
-    batch: Annotated[str, typer.Option("--batch", help="name under which they are kept")],
-    store: StoreOption = None,
-    config: MaybeConfigPath = None,
-    project: ProjectOption = None,
-) -> None:
-    """Add a file's rankings to a store, which is made where there is none. Rows it holds already add nothing."""
-    located(store, config, project)
-    from rlhf.data.sources import load_rankings
-    from rlhf.preferences.intake import check_batch, checked_rankings
-
-    check_batch(batch)  # before the store is made: a bad name or row leaves nothing behind
-    rankings = checked_rankings(read(file, load_rankings), file)
-    with opened(store, config, project, create=True) as labels:
-        report = labels.import_rankings(rankings, batch=batch)
-        typer.echo(
-            f"{labels.name}: read {report.read} rankings, added {report.added} to batch {batch!r} "
-            f"({report.revisions} of them revisions), {report.repeated} were there already"
-        )
-
-
 @store_app.command("tasks")
 def store_tasks(
     file: Annotated[str, typer.Argument(help='rows {"prompt", "completions": [...]}: JSON Lines or Parquet')],
@@ -166,44 +134,6 @@ def store_tasks(
     new = read(file, lambda source: load_rows(source, parse_task))
     with opened(store, config, project, create=True) as labels:
         typer.echo(f"{labels.name}: {labels.add_tasks(new, batch=batch)} new tasks of {len(new)} in batch {batch!r}")
-
-
-@store_app.command("export")
-def store_export(
-    file: Annotated[Path, typer.Argument(help="JSON Lines file to write")],
-    format: Annotated[
-        ExportFormat,
-        typer.Option(help="rankings as they are, every untied pair as TRL reads it, or better answers"),
-    ] = ExportFormat.RANKINGS,
-    batch: BatchOption = None,
-    store: StoreOption = None,
-    config: MaybeConfigPath = None,
-    project: ProjectOption = None,
-) -> None:
-    """Write everybody's latest rankings, or the better answers that labelers wrote, to a file."""
-    check_target(file)
-    with opened(store, config, project) as labels:
-        if batch is not None and batch not in labels.batches():
-            known = ", ".join(labels.batches()) or "none"
-            raise StoreError(f"{labels.name}: holds no batch {batch!r}; its batches: {known}")
-        count = _write(labels, file, format, batch)
-        typer.echo(f"{file}: {count} {format.value} from {labels.name}")
-
-
-def _write(labels: LabelStore, file: Path, format: ExportFormat, batch: str | None) -> int:
-    from rlhf.preferences import write_demonstrations, write_pairs, write_rankings
-
-    if format is ExportFormat.DEMONSTRATIONS:
-        written = labels.demonstrations(batch=batch)
-        if not written:
-            raise StoreError(f"{labels.name}: nobody has written a better answer yet; labelers may on the ranking page")
-        return write_demonstrations(file, written)
-    rankings = labels.rankings(batch=batch)
-    if not rankings:
-        waiting = labels.counts(batch).waiting
-        raise StoreError(f"{labels.name}: nothing is ranked yet ({waiting} tasks wait); rank some with `rlhf label`")
-    write: Callable[..., int] = write_pairs if format is ExportFormat.PAIRS else write_rankings
-    return write(file, rankings)
 
 
 @store_app.command("project")
@@ -235,7 +165,7 @@ def store_project(
 
         if name == "default":  # every store has it, a new one too
             raise StoreError("project 'default': exists already; change its settings, or choose another name")
-        parse_settings(wanted, f"project {name!r}")  # before the store is made, as in `import`
+        parse_settings(wanted, f"project {name!r}")  # before the store is made, as in `rlhf data import`
         with opened(store, config, "default", create=True) as labels:
             labels.create_project(name, wanted)
     with opened(store, config, name) as labels:
@@ -301,7 +231,7 @@ def store_gold(
         from rlhf.preferences.intake import check_batch
 
         located(store, config, project)
-        check_batch(batch)  # before the store is made, as in `import`
+        check_batch(batch)  # before the store is made, as in `rlhf data import`
         known = gold.checked(read(file, load_rankings), None, file)
         with opened(store, config, project, create=True) as labels:
             typer.echo(f"{labels.name}: {labels.add_gold(known, batch=batch)} new gold tasks of {len(known)}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlhf.config_base import (
     Above0,
@@ -27,6 +27,8 @@ from rlhf.config_base import (
 from rlhf.config_ppo import PPOSection
 from rlhf.config_yaml import read_yaml, shown
 from rlhf.errors import ConfigError
+
+MOST_RANKED = 9  # completions of one task: a key of the keyboard for each
 
 
 class LoraSection(Section):
@@ -149,13 +151,55 @@ class SampleSection(Section):
     """Completions for people to rank, put into the label store."""
 
     adapter: Literal["sft", "policy"] = Field("policy", description="which adapter writes the completions")
+    against: list[str] | dict[str, str] = Field(
+        [],
+        description="makes it an arena, on held-out prompts: who else writes one completion each, `sft`, `policy`, "
+        "`base` (no adapter), an adapter's folder, or a file of completions; a list, or name: contestant",
+    )
     prompts: Positive = Field(25, description="how many tasks")
-    completions: Annotated[int, Field(ge=2, le=9)] = Field(4, description="K: completions a prompt")
+    completions: Annotated[int, Field(ge=2, le=MOST_RANKED)] = Field(
+        4, description="K: completions a prompt, where nothing is `against`"
+    )
     batch: str = Field("policy-samples", min_length=1, max_length=200, description="name of the batch in the store")
     overlap: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         None, description="people who rank each task; null: as the project says"
     )
     temperature: Temperature = Field(1.0, description="of the sampling")
+
+    @field_validator("against", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        texts = [*value, *value.values()] if isinstance(value, dict) else value
+        if not isinstance(texts, list) or not all(isinstance(t, str) and t.strip() for t in texts):
+            raise ValueError(f"found {shown(value)}; expected a list, as [sft], or a mapping of name: contestant")
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> SampleSection:
+        listed = list(self.against.values()) if isinstance(self.against, dict) else self.against
+        names, everybody = [self.adapter, *self.against], [self.adapter, *listed]
+        if twice := sorted({n for n in names if names.count(n) > 1} | {w for w in everybody if everybody.count(w) > 1}):
+            raise ValueError(f"against: {shown(twice[0])} is in it twice, or is sample.adapter itself; leave one out")
+        if len(names) > MOST_RANKED:
+            raise ValueError(f"against: {len(names)} contestants are too many to rank; leave {MOST_RANKED} at most")
+        return self
+
+    @property
+    def contestants(self) -> dict[str, str]:
+        """Who writes, by name: `adapter`, then those that it is against."""
+        named = self.against if isinstance(self.against, dict) else {what: what for what in self.against}
+        return {self.adapter: self.adapter, **named}
+
+
+class ActiveSection(Section):
+    """The order of the label store's tasks, where its project's `order` is `active`: what the reward model lacks."""
+
+    random_share: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.2, description="share of tasks that chance orders; held-out prompts have these places while there are any"
+    )
+    max_tasks: Positive = Field(
+        1000, description="waiting tasks to choose from (drawn by chance); a forward for each of their completions"
+    )
 
 
 class Config(Section):
@@ -173,6 +217,7 @@ class Config(Section):
     evaluate: EvaluateSection = EvaluateSection()
     export: ExportSection = ExportSection()
     sample: SampleSection = SampleSection()
+    active: ActiveSection = ActiveSection()
 
     @model_validator(mode="after")
     def _fits(self) -> Config:

@@ -1,38 +1,173 @@
-"""Rows out of files and `datasets` names, each with the place it came from, for error messages. No torch here."""
+"""Rows out of files and `datasets` names, each with the place it came from, for error messages. No torch here.
+
+Every reader streams: however long a file is, memory holds a few rows of it. `.gz` behind `.jsonl`, `.json` or `.csv` is
+unpacked on the way.
+"""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import re
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rlhf.errors import DataError
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
 LIST_COLUMNS = ("completions", "ranks", "messages")
+CHAT = '[{"'  # how chat messages begin in a cell of a CSV file
+CELL_LENGTH = 2**27  # bytes of a cell, or of one object of a JSON array: more is no row but a broken file
+# What a spreadsheet would run: `=`, `+`, `-`, `@` (also their full-width forms), tab and return, with spaces and quotes
+# before them or none; and what this reader would take for a chat. Apostrophes are among those quotes, so that a text
+# that begins with one is marked as well, and `escaped` and `unescaped` undo each other exactly.
+MARKED = re.compile(r"""[\s"'‘’“”＂＇]*(?:[=+@\t\r\n＝＋＠－-]|\[\{")""")
 
 
-def read_jsonl(path: Path) -> Rows:
-    """One JSON object a line; empty lines are passed over."""
-    offset = 0
-    with path.open("rb") as file:
+class Meter:
+    """How much of a file was read, in bytes on the disk (of a folder: in rows); `size` is 0 where that is not known."""
+
+    def __init__(self, size: int = 0) -> None:
+        self.size = size
+        self.done = 0
+
+
+def suffix_of(path: Path) -> str:
+    """`.jsonl` of `a.jsonl` and of `a.jsonl.gz`, in lower case."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+@contextmanager
+def opened(path: Path, meter: Meter) -> Iterator[IO[bytes]]:
+    """The file's bytes, unpacked if its name ends with `.gz`; the meter follows in the packed ones."""
+    with path.open("rb") as raw:
+        meter.size = path.stat().st_size
+        if path.suffix.lower() != ".gz":
+            yield raw
+            return
+        try:
+            with gzip.GzipFile(fileobj=raw) as unpacked:
+                yield unpacked  # type: ignore[misc]  # it reads like any binary file
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DataError(f"{path}: not a whole gzip file ({_one_line(error)}); fetch or pack it again") from error
+
+
+def lines(path: Path, meter: Meter) -> Iterator[tuple[int, bytes, int]]:
+    """Each line with its end: number from 1, bytes, and how many bytes came before it."""
+    packed = path.suffix.lower() == ".gz"
+    with opened(path, meter) as file:
+        offset = 0
         for number, raw in enumerate(file, start=1):
-            where = f"{path}, line {number}"
-            text = _decoded(raw, where, offset).removeprefix("\ufeff" if number == 1 else "")
             offset += len(raw)
-            if text.strip():
-                yield where, _object(text, where)
+            if not packed:
+                meter.done = offset
+            yield number, raw, offset - len(raw)
+            if packed and not number % 100:
+                meter.done = file.fileobj.tell() if isinstance(file, gzip.GzipFile) and file.fileobj else meter.done
+    meter.done = meter.size
 
 
-def read_csv(path: Path) -> Rows:
-    """A header row, then one record a row; an empty cell is an absent field."""
-    raw = path.read_bytes()
-    if b"\x00" in raw:
-        raise DataError(f"{path}, line {_line(raw, raw.index(0))}: holds a NUL byte; save the file as UTF-8 text")
-    text = _decoded(raw, str(path), 0).removeprefix("\ufeff")
-    reader = csv.reader(_physical_lines(text), strict=True)
+def read_jsonl(path: Path, meter: Meter | None = None) -> Rows:
+    """One JSON object a line; empty lines are passed over."""
+    for number, raw, offset in lines(path, meter or Meter()):
+        where = f"{path}, line {number}"
+        text = _decoded(raw, where, offset).removeprefix("\ufeff" if number == 1 else "")
+        if text.strip():
+            yield where, _object(text, where)
+
+
+def read_json_array(path: Path, meter: Meter | None = None) -> Rows:
+    """The objects of one JSON array, however it is laid out, each read by itself."""
+    meter = meter or Meter()
+    with opened(path, meter) as file:
+        text = _Text(path, file, meter)
+        if text.taken() != "[":
+            raise DataError(f"{path}: expected a JSON array; begin with [ and write one object after another")
+        number, closed = 0, text.peek() == "]"
+        while not closed:
+            number += 1
+            where = f"{path}, record {number}"
+            value = text.value(where)
+            if not isinstance(value, dict):
+                raise DataError(f"{where}: expected a JSON object, found {type(value).__name__}")
+            yield where, value
+            sign = text.taken()
+            if sign not in (",", "]"):
+                raise DataError(
+                    f"{where}: expected , or ] after it, found {sign or 'the end'}; the file is cut or broken"
+                )
+            closed = sign == "]"
+    meter.done = meter.size
+
+
+class _Text:
+    """A window on a JSON text: values are decoded as soon as they are whole."""
+
+    CHUNK = 2**18
+
+    def __init__(self, path: Path, file: IO[bytes], meter: Meter) -> None:
+        self._path, self._file, self._meter = path, file, meter
+        self._window, self._at, self._ended = "", 0, False
+        self._rest, self._read = b"", 0  # bytes of a character that the last chunk cut; how many were read before
+
+    def _more(self) -> bool:
+        raw = self._rest + self._file.read(max(self.CHUNK, len(self._window)))
+        self._ended = len(raw) == len(self._rest)
+        try:
+            whole, self._rest = raw.decode("utf-8"), b""
+        except UnicodeDecodeError as error:
+            if self._ended or error.start < len(raw) - 4:
+                _decoded(raw, f"{self._path}", self._read)
+            whole, self._rest = raw[: error.start].decode("utf-8"), raw[error.start :]
+        if not self._read:
+            whole = whole.removeprefix("\ufeff")
+        self._read += len(raw) - len(self._rest)
+        self._meter.done = self._file.fileobj.tell() if isinstance(self._file, gzip.GzipFile) else self._read  # type: ignore[union-attr]
+        self._window, self._at = self._window[self._at :] + whole, 0
+        return not self._ended
+
+    def peek(self) -> str:
+        """The next character that is no space; "" at the end."""
+        while True:
+            while self._at < len(self._window) and self._window[self._at] in " \t\r\n":
+                self._at += 1
+            if self._at < len(self._window):
+                return self._window[self._at]
+            if not self._more():
+                return ""
+
+    def taken(self) -> str:
+        """That character, passed over."""
+        found = self.peek()
+        self._at += len(found)
+        return found
+
+    def value(self, where: str) -> Any:
+        """The next value."""
+        if self.peek() not in ("{", "["):  # a number cut by the window's edge would look whole
+            raise DataError(
+                f"{where}: expected a JSON object, found {self.peek() or 'the end'}; one object after another"
+            )
+        while True:
+            try:
+                found, self._at = json.JSONDecoder().raw_decode(self._window, self._at)
+                return found
+            except (ValueError, RecursionError) as error:
+                too_long = len(self._window) - self._at > CELL_LENGTH
+                if too_long or isinstance(error, RecursionError) or not self._more():
+                    raise DataError(
+                        f"{where}: not valid JSON ({_one_line(error)}); mend or cut out this record"
+                    ) from error
+
+
+def read_csv(path: Path, meter: Meter | None = None) -> Rows:
+    """A header row, then one record a row; an empty cell is an absent field. Undoes what `escaped` does."""
+    csv.field_size_limit(CELL_LENGTH)
+    reader = csv.reader(_csv_lines(path, meter or Meter()), strict=True)
     header: list[str] | None = None
     start = 1
     try:
@@ -48,17 +183,32 @@ def read_csv(path: Path) -> Rows:
         raise DataError(f"{path}, line {reader.line_num}: not valid CSV ({error}); quote the cell") from error
 
 
-def read_parquet(path: Path) -> Rows:
+def escaped(cell: str) -> str:
+    """A text's cell: with an apostrophe before it, if a spreadsheet would take it for a formula."""
+    return f"'{cell}" if MARKED.match(cell) else cell
+
+
+def unescaped(cell: str) -> str:
+    """What `escaped` was given."""
+    return cell[1:] if cell.startswith("'") and MARKED.match(cell, 1) else cell
+
+
+def read_parquet(path: Path, meter: Meter | None = None) -> Rows:
     """One record a row; a null cell is an absent field."""
     import pyarrow
     import pyarrow.parquet
 
+    meter = meter or Meter()
     number = 0
     try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path}, row {number}", _present(row)
+        with path.open("rb") as file:
+            found = pyarrow.parquet.ParquetFile(file)
+            meter.size = path.stat().st_size
+            for batch in found.iter_batches(batch_size=1_000):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}, row {number}", _present(row)
+                meter.done = meter.size * number // found.metadata.num_rows
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({_one_line(error)}); write it again") from error
 
@@ -79,7 +229,26 @@ def read_hub(name: str) -> Rows:
         yield f"{name}, row {number}", _present(row)
 
 
-READERS: dict[str, Callable[[Path], Rows]] = {
+def read_folder(path: Path, meter: Meter | None = None) -> Rows:
+    """The rows of a folder that `datasets`' `save_to_disk` wrote; a null is an absent field."""
+    from datasets import Dataset, load_from_disk
+
+    try:
+        found = load_from_disk(str(path))
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise DataError(f"{path}: not a folder of `save_to_disk` ({_one_line(error)}); write it again") from error
+    if not isinstance(found, Dataset):
+        raise DataError(
+            f"{path}: holds the splits {', '.join(found)}; name the folder of one, as {path / next(iter(found))}"
+        )
+    meter = meter or Meter()
+    meter.size = len(found)
+    for number, row in enumerate(found, start=1):
+        meter.done = number
+        yield f"{path}, row {number}", _present(row)
+
+
+READERS: dict[str, Callable[..., Rows]] = {
     ".jsonl": read_jsonl,
     ".json": read_jsonl,
     ".parquet": read_parquet,
@@ -106,11 +275,11 @@ def _csv_row(header: list[str], cells: list[str], where: str) -> dict[str, Any]:
     for name in LIST_COLUMNS:
         if name in row:
             row[name] = _json_list(row[name], f"{where}, field '{name}'")
-    if row.get("prompt", "").lstrip().startswith('[{"'):  # chat messages; any other text is a plain prompt
+    if row.get("prompt", "").lstrip().startswith(CHAT):  # chat messages; any other text is a plain prompt
         for name in ("prompt", "chosen", "rejected"):
-            if row.get(name, "").lstrip().startswith('[{"'):
+            if row.get(name, "").lstrip().startswith(CHAT):
                 row[name] = _json_list(row[name], f"{where}, field '{name}'")
-    return row
+    return {name: unescaped(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _json_list(cell: str, where: str) -> list[Any]:
@@ -127,21 +296,18 @@ def _decoded(raw: bytes, where: str, offset: int) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = "" if ", line " in where else f", line {_line(raw, error.start)}"
         raise DataError(
-            f"{where}{line}: not UTF-8 (byte 0x{raw[error.start]:02x} at offset {offset + error.start} of the file); "
+            f"{where}: not UTF-8 (byte 0x{raw[error.start]:02x} at offset {offset + error.start} of the file); "
             "save the file as UTF-8"
         ) from error
 
 
-def _physical_lines(text: str) -> Iterator[str]:
-    """Lines as editors count them, with their ends; `str.splitlines` would also cut at U+2028 and the like."""
-    for line in text.split("\n"):
-        yield line + "\n"
-
-
-def _line(raw: bytes, position: int) -> int:
-    return raw.count(b"\n", 0, position) + 1
+def _csv_lines(path: Path, meter: Meter) -> Iterator[str]:
+    for number, raw, offset in lines(path, meter):
+        where = f"{path}, line {number}"
+        if b"\x00" in raw:
+            raise DataError(f"{where}: holds a NUL byte; save the file as UTF-8 text")
+        yield _decoded(raw, where, offset).removeprefix("\ufeff" if number == 1 else "")
 
 
 def _present(row: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from rlhf.errors import DataError
 
 ROLES = ("system", "user", "assistant")
+
+SURROGATES = re.compile("[\ud800-\udfff]")
 
 Messages = tuple[dict[str, str], ...]
 PromptLike = str | Messages
@@ -73,7 +76,7 @@ def check_text(value: object, where: str, *, blank: bool = False) -> str:
         raise DataError(f"{where}: expected text, found {_shown(value)}")
     if "\x00" in value:
         raise DataError(f"{where}: holds a NUL character (U+0000); remove it")
-    if any("\ud800" <= c <= "\udfff" for c in value):
+    if not value.isascii() and SURROGATES.search(value):
         raise DataError(f"{where}: holds a lone surrogate, which is no valid Unicode text; re-encode the file as UTF-8")
     if not blank and not value.strip():
         raise DataError(f"{where}: the text is blank; give it words or remove the row")

@@ -1,9 +1,10 @@
 """Names of data and models turned into records and paths: files, `datasets` names, and the builtins. No torch here.
 
 A data source is one of
-  `path.jsonl` (or `.json`)   one JSON object a line
+  `path.jsonl` (or `.json`)   one JSON object a line; `.jsonl.gz` too
   `path.parquet`              one record a row
-  `path.csv`                  a header row; lists (completions, ranks, messages, a chat prompt) as JSON in their cell
+  `path.csv`                  a header row; lists (completions, ranks, messages, a chat prompt) as JSON in their cell;
+                              an apostrophe against a spreadsheet's running a cell (`'=1+1`) is no part of the text
   `name` or `name:split`      a `datasets` name; without `:split` its `train` split
   `builtin:film-reviews`      rated film reviews; `builtin:film-reviews:gold` names the gold judge's rankings
 
@@ -20,7 +21,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from rlhf.data import film_reviews, smollm2
 from rlhf.data.cache import sha256_of
-from rlhf.data.readers import READERS, Rows, read_hub
+from rlhf.data.readers import READERS, Rows, read_hub, suffix_of
 from rlhf.data.records import Demonstration, Prompt, Ranking, parse_demonstration, parse_prompt, parse_ranking
 from rlhf.data.splits import split_by_hash
 from rlhf.errors import DataError
@@ -94,7 +95,7 @@ def source_fingerprint(source: str) -> str:
     path = Path(source).expanduser()
     if path.is_file():
         return sha256_of(path)
-    if path.suffix.lower() in READERS:
+    if suffix_of(path) in READERS:
         raise DataError(f"{source}: no such file; check the path, which is relative to {Path.cwd()}")
     return f"hub:{source}"
 
@@ -128,7 +129,7 @@ def _parsed(source: str, parse: Callable[[Mapping[str, Any], str], R]) -> list[R
 
 def _rows(source: str) -> Rows:
     path = Path(source).expanduser()
-    suffix = path.suffix.lower()
+    suffix = suffix_of(path)
     if path.is_dir():
         raise DataError(f"{source}: is a folder; name a file in it ({', '.join(READERS)})")
     if suffix in READERS:

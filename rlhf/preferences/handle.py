@@ -54,7 +54,7 @@ class StoreHandle:
             if not create:
                 raise StoreError(
                     f"label store {path}: no such file; check the path, or make a store by `rlhf store tasks`, "
-                    "`rlhf store import` or `rlhf sample`"
+                    "`rlhf data import` or `rlhf sample`"
                 )
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Writing prompts, completions, tasks and imported rankings, many at once.
+"""Checks of what comes in; writing prompts, completions and tasks, many at once.
 
 Everything is found again by the sha256 of its content, so that what is already there is not written twice.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,9 +27,9 @@ from rlhf.data.records import (
     ranking_row,
 )
 from rlhf.errors import DataError
-from rlhf.preferences.schema import completions, judgments, labelers, now, prompts, task_completions, tasks
+from rlhf.preferences.schema import completions, labelers, now, prompts, task_completions, tasks
 from rlhf.preferences.settings import MOST_COMPLETIONS
-from rlhf.preferences.types import ImportReport, NewTask
+from rlhf.preferences.types import NewTask
 
 ANONYMOUS = "anonymous"
 TEXT_LENGTH = 200_000  # characters of one prompt or completion on a labeler's screen
@@ -37,7 +38,7 @@ LINE_LENGTH = 200  # of the name of a batch or of a completion's source
 GROUP_LENGTH = 10_000
 MOST_OVERLAP = 1_000
 MOST_PRIORITY = 10**9  # it is kept in 32 bits
-CHUNK = 5_000  # keys looked up in one statement; SQLite takes 32,766 values at most
+CHUNK = 5_000  # keys looked up in one statement
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,30 @@ class Task:
     priority: int = 0
     where: str = ""  # it came from, for messages
 
+    @cached_property
+    def prompt_sha(self) -> str:
+        """What the prompt is found again by."""
+        return prompt_sha(self.prompt)
+
+    @cached_property
+    def completion_shas(self) -> list[str]:
+        """One a completion; an imported ranking may hold a text twice, told apart by a copy number."""
+        copies: Counter[tuple[str, str]] = Counter()
+        out = []
+        for text, source in zip(self.completions, self.sources, strict=True):
+            out.append(sha(self.prompt_sha, text, source, copies[text, source]))
+            copies[text, source] += 1
+        return out
+
 
 def sha(*parts: object) -> str:
     """sha256 of values that JSON can hold, unambiguous between them: ("ab", "c") and ("a", "bc") differ."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def prompt_sha(prompt: PromptLike) -> str:
+    """What a prompt is found again by."""
+    return sha(prompt if isinstance(prompt, str) else list(prompt))
 
 
 def named(ranking: Ranking) -> Ranking:
@@ -64,25 +85,51 @@ def named(ranking: Ranking) -> Ranking:
     return ranking if ranking.labeler else replace(ranking, labeler=ANONYMOUS)
 
 
-def checked_rankings(rankings: Iterable[Ranking], source: str = "") -> list[Ranking]:
-    """The rankings with a labeler each; DataError if one could not be read back from its JSON row.
+class Checked:
+    """Rankings that can be walked as often as one likes, each of them checked on the way and with a labeler.
 
-    `source`: the file that they are the rows of, for messages, which then count from 1.
+    A walk raises DataError at the first that is unusable. `whole`: one walk came to the end.
     """
-    out = []
+
+    whole = False
+
+    def __iter__(self) -> Iterator[Ranking]:
+        raise NotImplementedError
+
+
+class Given(Checked):
+    """Rankings that a program sends in something that can be walked again, a list say."""
+
+    def __init__(self, rankings: Iterable[Ranking]) -> None:
+        self._rankings = rankings
+
+    def __iter__(self) -> Iterator[Ranking]:
+        yield from checked_rankings(self._rankings)
+        self.whole = True
+
+
+def checked_rankings(rankings: Iterable[Ranking]) -> Iterator[Ranking]:
+    """The rankings with a labeler each; DataError at the first that could not be read back from its JSON row."""
     for i, ranking in enumerate(rankings):
-        where = place("ranking", i, source)
+        where = f"ranking {i}"
         parse_ranking(ranking_row(ranking), where)
+        yield accepted(ranking, where)
+
+
+def accepted(ranking: Ranking, where: str) -> Ranking:
+    """A ranking that `parse_ranking` let pass, with a labeler; DataError from `where` if no store can keep it."""
+    if ranking.meta:
         try:
             sha(dict(ranking.meta))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise DataError(
                 f"{where}, field 'meta': cannot be written as JSON ({error}); keep text, numbers, lists"
             ) from None
-        out.append(named(ranking))
-        check_name(out[-1].labeler, f"{where}, field 'labeler'", NAME_LENGTH)
-        check_group(ranking.group, where)
-    return out
+    whose = named(ranking)
+    if whose.labeler != ANONYMOUS:
+        check_name(whose.labeler, f"{where}, field 'labeler'", NAME_LENGTH)
+    check_group(ranking.group, where)
+    return whose
 
 
 def place(what: str, number: int, source: str) -> str:
@@ -138,8 +185,13 @@ def checked_task(task: NewTask, where: str, overlap: int) -> Task:
     check_group(task.group, where)
     _check_number(task.priority, f"{where}, field 'priority'", -MOST_PRIORITY, MOST_PRIORITY)
     sources = task.sources or ("",) * len(task.completions)
-    key = sha("task", _prompt_sha(task.prompt), task.completions, sources, task.group)
+    key = task_key(task.prompt, task.completions, sources, task.group)
     return Task(key, task.prompt, task.completions, sources, task.group, overlap, task.priority, where)
+
+
+def task_key(prompt: PromptLike, completions: Sequence[str], sources: Sequence[str], group: str) -> str:
+    """What a queued task is known by within its batch."""
+    return sha("task", prompt_sha(prompt), completions, sources, group)
 
 
 def check_count(task: NewTask | Task, where: str, k: int | None) -> None:
@@ -185,64 +237,6 @@ def check_group(group: str, where: str) -> None:
         raise DataError(f"{where}, field 'group': {len(group)} characters are too many; shorten it to {GROUP_LENGTH}")
 
 
-def import_rankings(
-    connection: Connection, project_id: int, rankings: Sequence[Ranking], batch: str, here: Container[str]
-) -> ImportReport:
-    """Write checked rankings as judgments; those that the batch holds (`here`, or an earlier import) are left.
-
-    `here` has what `content` says of the rankings that the batch holds.
-
-    A named labeler's second ranking of the same completions is a revision of the first. Anonymous rankings come from
-    anyone, so each different one stands by itself.
-    """
-    fresh: dict[str, Ranking] = {}
-    for ranking in rankings:
-        said = content(ranking)
-        if said not in here:
-            fresh.setdefault("import:" + sha(project_id, batch, said), ranking)
-    for known in _select_in(connection, sa.select(judgments.c.submit_id), judgments.c.submit_id, list(fresh)):
-        fresh.pop(known.submit_id, None)
-    placed = {submit_id: _imported_task(ranking) for submit_id, ranking in fresh.items()}
-    task_ids = write_tasks(connection, project_id, {t.key: t for t in placed.values()}.values(), batch)
-    people = write_labelers(connection, {r.labeler for r in fresh.values()})
-    latest = _latest_revisions(connection, list(task_ids.values()))
-    order = completion_ids(connection, list(task_ids.values()))
-    rows: list[dict[str, Any]] = []
-    revisions = 0
-    for submit_id, ranking in fresh.items():
-        task_id, labeler_id = task_ids[placed[submit_id].key], people[ranking.labeler]
-        latest[task_id, labeler_id] += 1
-        revisions += latest[task_id, labeler_id] > 1
-        rows.append(
-            {
-                "task_id": task_id,
-                "labeler_id": labeler_id,
-                "revision": latest[task_id, labeler_id],
-                "submit_id": submit_id,
-                "ranks": {str(c): rank for c, rank in zip(order[task_id], ranking.ranks, strict=True)},
-                "surplus": False,
-                "comment": "",
-                "stated_at": ranking.created_at,
-                "meta": dict(ranking.meta),
-            }
-        )
-    if rows:
-        connection.execute(sa.insert(judgments).values(created_at=now(connection.dialect.name)), rows)
-    return ImportReport(len(rankings), len(rows), len(rankings) - len(rows), revisions)
-
-
-def content(ranking: Ranking) -> str:
-    """Equal for equal rankings, meta included."""
-    return sha(ranking_row(named(ranking)))
-
-
-def _imported_task(ranking: Ranking) -> Task:
-    whose = content(ranking) if ranking.labeler == ANONYMOUS else ""
-    key = sha("import", _prompt_sha(ranking.prompt), ranking.completions, ranking.group, whose)
-    blank = ("",) * len(ranking.completions)
-    return Task(key, ranking.prompt, ranking.completions, blank, ranking.group, overlap=0)
-
-
 def write_tasks(
     connection: Connection, project_id: int, new: Iterable[Task], batch: str, *, gold: bool = False
 ) -> dict[str, int]:
@@ -256,7 +250,7 @@ def write_tasks(
     query = sa.select(tasks.c.key, tasks.c.id, tasks.c.gold.is_not(None).label("gold")).where(scope)
     places = {t.key: t.where for t in new}
     known: dict[str, int] = {}
-    for row in _select_in(connection, query, tasks.c.key, list(places)):
+    for row in select_in(connection, query, tasks.c.key, list(places)):
         if row.gold != gold:
             there = "a gold task" if row.gold else "an ordinary task"
             raise DataError(
@@ -267,8 +261,7 @@ def write_tasks(
     if not missing:
         return known
     prompt_ids = _write_prompts(connection, missing)
-    texts = [_completion_shas(t) for t in missing]
-    completion_ids = _write_completions(connection, missing, texts, prompt_ids)
+    completion_ids = _write_completions(connection, missing, prompt_ids)
     connection.execute(
         sa.insert(tasks).values(created_at=now(connection.dialect.name)),
         [
@@ -276,7 +269,7 @@ def write_tasks(
                 "project_id": project_id,
                 "batch": batch,
                 "key": t.key,
-                "prompt_id": prompt_ids[_prompt_sha(t.prompt)],
+                "prompt_id": prompt_ids[t.prompt_sha],
                 "split_group": t.group,
                 "overlap": t.overlap,
                 "judged": 0,
@@ -286,13 +279,13 @@ def write_tasks(
             for t in missing
         ],
     )
-    known = {row.key: row.id for row in _select_in(connection, query, tasks.c.key, list(places))}
+    known = {row.key: row.id for row in select_in(connection, query, tasks.c.key, list(places))}
     connection.execute(
         sa.insert(task_completions),
         [
             {"task_id": known[t.key], "position": i, "completion_id": completion_ids[text]}
-            for t, shas in zip(missing, texts, strict=True)
-            for i, text in enumerate(shas)
+            for t in missing
+            for i, text in enumerate(t.completion_shas)
         ],
     )
     return known
@@ -309,32 +302,16 @@ def without_places(task: Task) -> Task:
     return replace(task, overlap=0)
 
 
-def _prompt_sha(prompt: PromptLike) -> str:
-    return sha(prompt if isinstance(prompt, str) else list(prompt))
-
-
-def _completion_shas(task: Task) -> list[str]:
-    """One key a completion; an imported ranking may hold a text twice, told apart by a copy number."""
-    copies: Counter[tuple[str, str]] = Counter()
-    out = []
-    for text, source in zip(task.completions, task.sources, strict=True):
-        out.append(sha(_prompt_sha(task.prompt), text, source, copies[text, source]))
-        copies[text, source] += 1
-    return out
-
-
 def _write_prompts(connection: Connection, new: Sequence[Task]) -> dict[str, int]:
-    bodies = {_prompt_sha(t.prompt): t.prompt if isinstance(t.prompt, str) else list(t.prompt) for t in new}
+    bodies = {t.prompt_sha: t.prompt if isinstance(t.prompt, str) else list(t.prompt) for t in new}
     return _ensure(connection, prompts, "sha", {key: {"body": body} for key, body in bodies.items()})
 
 
-def _write_completions(
-    connection: Connection, new: Sequence[Task], shas: Sequence[Sequence[str]], prompt_ids: Mapping[str, int]
-) -> dict[str, int]:
+def _write_completions(connection: Connection, new: Sequence[Task], prompt_ids: Mapping[str, int]) -> dict[str, int]:
     rows = {
-        key: {"prompt_id": prompt_ids[_prompt_sha(t.prompt)], "text": text, "source": source}
-        for t, keys in zip(new, shas, strict=True)
-        for key, text, source in zip(keys, t.completions, t.sources, strict=True)
+        key: {"prompt_id": prompt_ids[t.prompt_sha], "text": text, "source": source}
+        for t in new
+        for key, text, source in zip(t.completion_shas, t.completions, t.sources, strict=True)
     }
     return _ensure(connection, completions, "sha", rows)
 
@@ -348,7 +325,7 @@ def _ensure(
     """
     key = table.c[column]
     query = sa.select(key.label("key"), table.c.id)
-    ids = {row.key: row.id for row in _select_in(connection, query, key, list(rows))}
+    ids = {row.key: row.id for row in select_in(connection, query, key, list(rows))}
     missing = [k for k in rows if k not in ids]
     if missing:
         # A value that is an SQL expression (the clock) cannot be a parameter of many rows: it is part of the statement.
@@ -356,25 +333,24 @@ def _ensure(
         plain = [{column: k, **{n: v for n, v in rows[k].items() if n not in fixed}} for k in missing]
         insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
         connection.execute(insert(table).values(fixed).on_conflict_do_nothing(), plain)
-        ids |= {row.key: row.id for row in _select_in(connection, query, key, missing)}
+        ids |= {row.key: row.id for row in select_in(connection, query, key, missing)}
     return ids
 
 
-def _select_in(
+def select_in(
     connection: Connection, query: sa.Select[Any], column: sa.ColumnElement[Any], values: Sequence[Any]
 ) -> list[Row[Any]]:
+    """The query's rows whose column has one of these values, which go as one list: no statement grows with them."""
     rows: list[Row[Any]] = []
     for start in range(0, len(values), CHUNK):
-        rows += connection.execute(query.where(column.in_(values[start : start + CHUNK]))).all()
+        some = list(values[start : start + CHUNK])
+        among: sa.ColumnElement[bool]
+        if connection.dialect.name == "sqlite":
+            among = column.in_(sa.select(sa.func.json_each(json.dumps(some)).table_valued("value").c.value))
+        else:
+            among = column == sa.any_(sa.literal(some, postgresql.ARRAY(column.type)))
+        rows += connection.execute(query.where(among)).all()
     return rows
-
-
-def _latest_revisions(connection: Connection, task_ids: Sequence[int]) -> Counter[tuple[int, int]]:
-    query = sa.select(judgments.c.task_id, judgments.c.labeler_id, judgments.c.revision)
-    latest: Counter[tuple[int, int]] = Counter()
-    for row in _select_in(connection, query, judgments.c.task_id, task_ids):
-        latest[row.task_id, row.labeler_id] = max(latest[row.task_id, row.labeler_id], row.revision)
-    return latest
 
 
 def completion_ids(connection: Connection, task_ids: Sequence[int]) -> dict[int, list[int]]:
@@ -382,6 +358,6 @@ def completion_ids(connection: Connection, task_ids: Sequence[int]) -> dict[int,
     columns = task_completions.c
     query = sa.select(columns.task_id, columns.completion_id).order_by(columns.task_id, columns.position)
     out: dict[int, list[int]] = {}
-    for row in _select_in(connection, query, columns.task_id, task_ids):
+    for row in select_in(connection, query, columns.task_id, task_ids):
         out.setdefault(row.task_id, []).append(row.completion_id)
     return out

@@ -38,8 +38,8 @@ class ProjectSettings(BaseModel):
     allow_partial: bool = Field(False, description="may a labeler leave completions unranked?")
     order: Literal["priority", "random", "active"] = Field(
         "priority",
-        description="highest priority first, then oldest; drawn at random; or `active`: as `priority`, and each reward run "
-        "sets the priorities so that what its model does not know comes first",
+        description="highest priority first, then oldest; drawn at random; or `active`: as `priority`, and each reward "
+        "run sets the priorities so that what its model does not know comes first",
     )
     gold_share: Annotated[float, Field(ge=0, le=0.5)] = Field(
         0.1, description="share of tasks that are gold ones, unseen, for as long as a labeler has some left"

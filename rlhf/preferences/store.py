@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
 from rlhf.data.records import Demonstration, Ranking, check_text, fingerprint
-from rlhf.preferences import access, exports, gold, intake, judging, queue
+from rlhf.preferences import access, exports, gold, imports, intake, judging, queue
 from rlhf.preferences.lead import LeadStore
 from rlhf.preferences.schema import guidelines, now, tasks
 from rlhf.preferences.types import (
@@ -46,23 +48,31 @@ class LabelStore(LeadStore):
         No labeler becomes `anonymous`. A named labeler's second ranking of the same completions, in the same order,
         is a revision of the first; anonymous ones never replace each other. Raises DataError for unusable texts: then
         nothing is written. Else it is written in parts, so that labelers wait for no more than one; killed in between,
-        the same call goes on.
+        the same call goes on. Any iterable will do, in constant memory: it is walked twice, first to check it; what can
+        be walked only once is kept in a temporary file meanwhile.
         """
-        checked = intake.checked_rankings(rankings)
+        source = imports.walkable(rankings)
         intake.check_batch(batch)
         with self._reading() as connection:
             access.allow(connection, by, "admin")
-            everyone = exports.every_ranking(connection, exports.scope(self._project_id, batch))
-            here = {intake.content(r) for r in everyone}
-        parts = []
-        for start in range(0, len(checked), IMPORTED_AT_ONCE):
-            with self._filling() as connection:
-                access.allow(connection, by, "admin")
-                some = checked[start : start + IMPORTED_AT_ONCE]
-                parts.append(intake.import_rankings(connection, self._project_id, some, batch, here))
-                access.record(connection, by, "import rankings", project=self._project_id, added=parts[-1].added)
-        total = (sum(getattr(p, name) for p in parts) for name in ("read", "added", "repeated", "revisions"))
-        return ImportReport(*total)
+        if not source.whole:
+            for _ in source:  # every one is looked at before anything is written
+                pass
+        total, held = ImportReport(0, 0, 0, 0), True
+        for some in _parts(source, IMPORTED_AT_ONCE):
+            if held:  # so far nothing was new: who goes on where an import ended need not wait for other writers
+                with self._reading() as connection:
+                    access.allow(connection, by, "admin")
+                    held = not imports.fresh(connection, self._project_id, some, batch)
+            part = ImportReport(len(some), 0, len(some), 0)
+            if not held:
+                with self._filling() as connection:
+                    access.allow(connection, by, "admin")
+                    part = imports.write(connection, self._project_id, some, batch)
+                    access.record(connection, by, "import rankings", project=self._project_id, added=part.added)
+                held = not part.added
+            total = ImportReport(*(a + b for a, b in zip(astuple(total), astuple(part), strict=True)))
+        return total
 
     def add_tasks(
         self, new: Iterable[NewTask], *, batch: str, overlap: int | None = None, by: Labeler | None = None
@@ -265,3 +275,9 @@ class LabelStore(LeadStore):
         """How far this labeler is."""
         with self._reading() as connection:
             return queue.progress(connection, self._project_id, labeler)
+
+
+def _parts(rankings: Iterable[Ranking], size: int) -> Iterator[list[Ranking]]:
+    walk = iter(rankings)
+    while some := list(islice(walk, size)):
+        yield some

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from rlhf import __version__
 from rlhf.errors import ArtifactError
 
-ORDER = ("sft", "reward", "gold", "ppo", "evaluate", "export", "sample")
+ORDER = ("sft", "reward", "gold", "ppo", "evaluate", "export", "sample", "active")
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets")
 
 

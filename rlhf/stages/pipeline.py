@@ -23,7 +23,7 @@ from rlhf.model import plain_load
 from rlhf.model.base import SharedBase
 from rlhf.model.loading import identify, load_tokenizer, source_folder
 from rlhf.report.html import write_report
-from rlhf.stages import evaluate, export, labels, ppo, reward, sample, sft
+from rlhf.stages import active, evaluate, export, labels, ppo, reward, sample, sft
 from rlhf.stages.manifest import ORDER, Manifest, Plan
 from rlhf.stages.preflight import check, check_lengths
 from rlhf.stages.quiet import quiet_libraries
@@ -45,7 +45,11 @@ STAGES = {
     "evaluate": _Stage(evaluate.plan, evaluate.run),
     "export": _Stage(export.plan, export.run),
     "sample": _Stage(sample.plan, sample.run),
+    "active": _Stage(active.plan, active.run),
 }
+# After these the waiting tasks are ordered anew, where the store's project is in active order: the reward model knows
+# more, or tasks have come.
+REORDERS = ("reward", "sample")
 
 
 def run(config: Config, stages: Sequence[str] | None = None, force: bool = False) -> dict[str, Any]:
@@ -57,7 +61,8 @@ def run(config: Config, stages: Sequence[str] | None = None, force: bool = False
     Raises:
         RLHFError: anything that a person can mend; what was finished before it stays.
     """
-    wanted = [s for s in ORDER if s in stages] if stages else [s for s in ORDER if s != "gold" or config.gold]
+    usual = [s for s in ORDER if s != "active" and (s != "gold" or config.gold)]  # `active` comes by itself
+    wanted = [s for s in ORDER if s in stages] if stages else usual
     if "gold" in wanted and config.gold is None:
         raise ConfigError("gold: this config has no gold section; add one, or train reward")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -100,7 +105,9 @@ def _run_all(config: Config, wanted: list[str], force: bool, manifest: Manifest,
                     "count too. A batch of another name would leave them out"
                 )
     base: SharedBase | None = None
-    for name in wanted:
+    ahead = list(wanted)
+    while ahead:
+        name = ahead.pop(0)
         plan = STAGES[name].plan(config)
         if not force and manifest.is_done(plan):
             tracker.say(f"{name}: unchanged, skipped")
@@ -115,6 +122,8 @@ def _run_all(config: Config, wanted: list[str], force: bool, manifest: Manifest,
             base = _load_base(config, tracker)
             manifest.base_seconds = time.monotonic() - clock
         _run_one(name, plan, config, base, manifest, tracker)
+        if name in REORDERS and "active" not in ahead and active.wanted(config) and "reward" in manifest.sound():
+            ahead.insert(0, "active")
     summary = write_summary(config.run_path, manifest)
     report = write_report(config.run_path)
     for line in closing_lines(config.store_url, summary):

@@ -22,7 +22,7 @@ from rlhf.stages.common import imported_batch
 Recorded = Mapping[str, Mapping[str, Any]]  # entries of the manifest, by stage
 
 # The adapters that a stage reads, and the stage that writes each.
-NEEDS = {"ppo": ("sft",), "evaluate": ("sft", "policy"), "export": ("policy",)}
+NEEDS = {"ppo": ("sft",), "evaluate": ("sft", "policy"), "export": ("policy",), "active": ("reward",)}
 WRITES = {"sft": "sft", "reward": "reward", "gold": "gold", "policy": "ppo"}
 
 
@@ -53,6 +53,8 @@ def check(config: Config, stages: Sequence[str], recorded: Recorded, base_sha256
                 f"{config.data.prompts}: holds {len(held_out)} held-out prompts, evaluate.prompts asks for "
                 f"{config.evaluate.prompts}; ask for fewer, or raise data.eval_fraction"
             )
+    if "active" in stages:
+        _check_order(config)
     for name in ("reward", "gold"):
         if name in stages:
             _check_rankings(config, name)
@@ -104,7 +106,8 @@ def _check_rankings(config: Config, name: str) -> None:
         rankings = load_rankings(section.rankings)
         if not any(r.pairs() for r in rankings):
             raise DataError(f"{section.rankings}: no ranking prefers one completion to another; rank some apart")
-        intake.checked_rankings(rankings, section.rankings)
+        for i, ranking in enumerate(rankings):
+            intake.accepted(ranking, intake.place("ranking", i, section.rankings))
         intake.check_batch(imported_batch(section) or "")
         _project_settings(config)  # a store that cannot be used says so now
     else:
@@ -131,6 +134,17 @@ def _check_sampling(config: Config, prompts: Sequence[Prompt]) -> None:
         raise ConfigError(
             f"sample.completions: is {config.sample.completions}, but tasks of project {config.store.project!r} have "
             f"{settings.k} (its k); set one to the other, or run the other stages alone"
+        )
+
+
+def _check_order(config: Config) -> None:
+    """The project hands out tasks in the order that is about to be written."""
+    with LabelStore.open(config.store_url, project=config.store.project) as store:
+        order = store.settings().order
+    if order != "active":
+        raise ConfigError(
+            f"project {config.store.project!r} hands out tasks in {order} order; set it: "
+            f"rlhf store project {config.store.project} order=active --store {config.store_url}"
         )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -16,35 +15,34 @@ import torch
 from torch import Tensor
 
 from rlhf.config import Config, RewardSection
-from rlhf.data.encoding import Encoder, fit
-from rlhf.data.records import Ranking, prompt_key
-from rlhf.data.sources import BUILTIN, Split, load_rankings, source_fingerprint
-from rlhf.data.splits import check_no_leak, split_by_hash
-from rlhf.errors import ConfigError, DataError, StoreError, TrainingError
+from rlhf.data.encoding import Encoder
+from rlhf.data.records import Ranking
+from rlhf.data.sources import source_fingerprint
+from rlhf.errors import ConfigError, DataError, TrainingError
 from rlhf.model.adapters import save_adapter
 from rlhf.model.base import SharedBase
 from rlhf.model.schedule import build_scheduler
 from rlhf.model.scores import score_completions
 from rlhf.ops.ranking import kwise_loss, pair_accuracy, rao_kupper_loss
-from rlhf.preferences import LabelStore, pairwise_agreement
-from rlhf.stages.common import adapter_folder, imported_batch, seeded_sample
+from rlhf.preferences import pairwise_agreement
+from rlhf.stages.common import adapter_folder
 from rlhf.stages.manifest import Plan
+from rlhf.stages.rankings import (
+    Encoded,
+    compared,
+    encode,
+    labels_fingerprint,
+    lessons,
+    split_rankings,
+    teaches,
+)
 from rlhf.stages.tracking import Tracker
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A ranking as token ids: `completions[i]` ends with EOS and has rank `ranks[i]` (0 = not ranked)."""
-
-    prompt: tuple[int, ...]
-    completions: tuple[tuple[int, ...], ...]
-    ranks: tuple[int, ...]
 
 
 def plan(config: Config, name: str = "reward") -> Plan:
     """What the stage depends on; `name` is `reward` or `gold`."""
     section = _section(config, name)
-    inputs = {"labels": _labels_fingerprint(config, section)}
+    inputs = {"labels": labels_fingerprint(config, section)}
     if section.eval_rankings:
         inputs["eval_rankings"] = source_fingerprint(section.eval_rankings)
     return Plan(
@@ -61,12 +59,11 @@ def run(config: Config, base: SharedBase, tracker: Tracker, name: str = "reward"
     section, encoder = _section(config, name), Encoder(base.tokenizer)
 
     # 1. Rankings from the label store, and held-out ones to measure with; no prompt is in both.
-    train, held_out = _rankings(config, section)
-    check_no_leak(train, held_out)
-    teaching = [r for r in train if _teaches(r, section)]
+    train, held_out = split_rankings(config, section)
+    teaching = [r for r in train if teaches(r, section)]
     if not teaching:
         raise DataError(f"{name}: none of the {len(train)} rankings prefers one completion to another; rank some apart")
-    encoded, longer = _encode(config, encoder, _at_most(config, section, teaching), f"{name}: rankings")
+    encoded, longer = encode(config, encoder, lessons(config, section, train), f"{name}: rankings")
     measured = _comparisons(config, encoder, held_out, f"{name}: held-out rankings")
 
     # 2. A fresh adapter whose head starts at zero: every completion scores 0.
@@ -94,8 +91,8 @@ def _comparisons(config: Config, encoder: Encoder, held_out: Sequence[Ranking], 
     """The held-out completions that were compared, each labelled by the first judgment of it."""
     first: dict[tuple[str, tuple[str, ...]], Ranking] = {}
     for ranking in held_out:
-        first.setdefault(_compared(ranking), ranking)
-    return _encode(config, encoder, list(first.values()), what)[0]
+        first.setdefault(compared(ranking), ranking)
+    return encode(config, encoder, list(first.values()), what)[0]
 
 
 def _accuracy(base: SharedBase, name: str, measured: Sequence[Encoded]) -> dict[str, Any]:
@@ -183,71 +180,6 @@ def _losses(section: RewardSection, scores: Tensor, ranks: Tensor) -> tuple[Tens
     if section.ties == "rao-kupper":
         return rao_kupper_loss(scores, ranks, section.tie_threshold)
     return kwise_loss(scores, ranks)
-
-
-def _teaches(ranking: Ranking, section: RewardSection) -> bool:
-    """Whether there are two different ranks or, where ties are modelled, two ranked completions."""
-    known = [r for r in ranking.ranks if r is not None]
-    return len(known) > 1 if section.ties == "rao-kupper" else len(set(known)) > 1
-
-
-def _rankings(config: Config, section: RewardSection) -> tuple[list[Ranking], list[Ranking]]:
-    """Training and held-out rankings."""
-    train = _stored(config, section)
-    if section.eval_rankings is None:
-        train, held_out = split_by_hash(train, config.data.eval_fraction)
-    else:
-        split: Split | None = "eval" if section.eval_rankings.startswith(BUILTIN) else None
-        held_out = load_rankings(section.eval_rankings, split)
-    chosen = set(list(dict.fromkeys(_compared(r) for r in held_out))[: section.max_eval_rankings])
-    return train, [r for r in held_out if _compared(r) in chosen]
-
-
-def _compared(ranking: Ranking) -> tuple[str, tuple[str, ...]]:
-    """What was compared: two judgments of it measure agreement."""
-    return prompt_key(ranking.prompt), ranking.completions
-
-
-def _stored(config: Config, section: RewardSection) -> list[Ranking]:
-    """The rankings of the section's batches; each says in `meta["batch"]` where it is from."""
-    with LabelStore.open(config.store_url, project=config.store.project) as store:
-        batches = section.batches or store.batches()
-        rankings = [replace(r, meta={**r.meta, "batch": b}) for b in batches for r in store.rankings(batch=b)]
-    if not rankings:
-        where = f"batches {', '.join(section.batches)}" if section.batches else "any batch"
-        raise StoreError(
-            f"{config.store_url}: holds no rankings in {where}; rank some with `rlhf label`, "
-            "or set reward.rankings to a file"
-        )
-    return rankings
-
-
-def _at_most(config: Config, section: RewardSection, rankings: list[Ranking]) -> list[Ranking]:
-    """`max_rankings` of the imported ones, and all that people made in this store besides: few, and worth more."""
-    imported = imported_batch(section)
-    own = [r for r in rankings if imported is not None and r.meta["batch"] != imported]
-    others = [r for r in rankings if imported is None or r.meta["batch"] == imported]
-    return seeded_sample(others, section.max_rankings, config.seed) + own
-
-
-def _labels_fingerprint(config: Config, section: RewardSection) -> str:
-    with LabelStore.open(config.store_url, project=config.store.project) as store:
-        batches = section.batches or store.batches()
-        return ":".join(store.fingerprint(batch=batch) for batch in batches)
-
-
-def _encode(config: Config, encoder: Encoder, rankings: Sequence[Ranking], what: str) -> tuple[list[Encoded], int]:
-    """The rankings as token ids, those with an over-long completion refused or counted as data.over_long says."""
-    cache: dict[str, list[int]] = {}
-    encoded = []
-    for ranking in rankings:
-        key = prompt_key(ranking.prompt)
-        prompt = cache.get(key) or encoder.prompt(ranking.prompt)
-        cache[key] = prompt
-        completions = tuple(tuple(encoder.response(c)) for c in ranking.completions)
-        encoded.append(Encoded(tuple(prompt), completions, tuple(r or 0 for r in ranking.ranks)))
-    lengths = [len(e.prompt) + max(map(len, e.completions)) for e in encoded]
-    return fit(encoded, lengths, config.model.max_length, config.data.over_long, what)
 
 
 def _section(config: Config, name: str) -> RewardSection:

@@ -34,7 +34,7 @@ def write_summary(run_path: Path, manifest: Manifest) -> dict[str, Any]:
         summary["ppo"]["rewards"] = recorded["ppo"]["sections"]["ppo"]["rewards"]
     if "evaluate" in stages:
         _add_evaluation(summary, stages["evaluate"])
-    for name in ("export", "sample"):
+    for name in ("export", "sample", "active"):
         if name in stages:
             summary[name] = {k: v for k, v in stages[name].items() if not k.startswith(("base_", "peak_"))}
     hashes = [(r["base_sha256_before"], r["base_sha256_after"]) for r in stages.values()]
@@ -75,6 +75,14 @@ def closing_lines(store_url: str, summary: dict[str, Any]) -> list[str]:
         lines.append(
             f"{sample['tasks']} prompts with {sample['completions']} completions are in the label store; rank them: "
             f"rlhf label --store {store_url} --open"
+        )
+    if "active" in summary and summary["active"]["chosen"]:
+        active = summary["active"]
+        lines.append(
+            f"{active['tasks']} tasks wait in a new order: the model chose among {active['chosen']}, chance places "
+            f"{active['random_share']:.0%}. Two heads that the labels allow differ on "
+            f"{active['disagreement_first']:.1%} of the pairs of its first {active['first']}, on "
+            f"{active['disagreement']:.1%} of all that it chose among"
         )
     return lines
 

@@ -21,7 +21,8 @@ from rlhf.preferences import LabelStore, NewTask
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
-    "quickstart", "run", "sft", "sample", "reward", "ppo", "evaluate", "export", "label", "store", "doctor", "config",
+    "quickstart", "run", "sft", "sample", "reward", "ppo", "evaluate", "export", "active", "label", "data", "store",
+    "people", "arena", "doctor", "config",
 )  # fmt: skip
 runner = CliRunner()
 
@@ -234,24 +235,27 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]
 LABEL_DEFAULTS: dict[str, Any] = {
     "project": "default", "host": "127.0.0.1", "port": 8501, "open_browser": False, "sign_in": None,
     "allowed_hosts": (), "https": False, "tls_cert": None, "tls_key": None, "insecure_http": False,
-    "oidc_secrets": None,
+    "oidc_secrets": None, "runs": None,
 }  # fmt: skip
 
 
 def test_label_opens_the_app_on_the_configs_store(config_file: Path, launched: list[Any]) -> None:
     assert runner.invoke(cli.app, ["label", "-c", str(config_file), "--open"]).exit_code == 0
-    assert launched == [(f"{config_file.parent}/run/labels.db", LABEL_DEFAULTS | {"open_browser": True})]
+    changed = {"open_browser": True, "runs": config_file.parent}
+    assert launched == [(f"{config_file.parent}/run/labels.db", LABEL_DEFAULTS | changed)]
 
 
 def test_label_takes_a_store_and_says_who_may_come_in(launched: list[Any]) -> None:
     arguments = ["label", "--store", "postgresql://db/x", "--project", "news", "--host", "0.0.0.0", "--port", "9000"]
     arguments += ["--sign-in", "oidc", "--allowed-host", "a.example", "--allowed-host", "b.example", "--https"]
     arguments += ["--tls-cert", "c.pem", "--tls-key", "k.pem", "--insecure-http", "--oidc-secrets", "s.toml"]
+    arguments += ["--runs", "runs"]
     assert runner.invoke(cli.app, arguments).exit_code == 0
     expected = {
         "project": "news", "host": "0.0.0.0", "port": 9000, "open_browser": False, "sign_in": "oidc",
         "allowed_hosts": ("a.example", "b.example"), "https": True, "tls_cert": Path("c.pem"),
         "tls_key": Path("k.pem"), "insecure_http": True, "oidc_secrets": Path("s.toml"),
+        "runs": Path("runs"),
     }  # fmt: skip
     assert launched == [("postgresql://db/x", expected)]
 
@@ -294,39 +298,42 @@ def test_rankings_go_into_a_store_and_come_out(tmp_path: Path, tiny_task: Any) -
     store = str(tmp_path / "labels.db")
 
     def call(*arguments: str) -> str:
-        result = runner.invoke(cli.app, ["store", *arguments, "--store", store])
+        result = runner.invoke(cli.app, [*arguments, "--store", store])
         assert result.exit_code == 0, result.output
         return result.stdout
 
-    put_in = call("import", str(tiny_task.rankings), "--batch", "ours")
-    assert (
-        put_in == f"{store}: read 30 rankings, added 30 to batch 'ours' (0 of them revisions), 0 were there already\n"
+    put_in = call("data", "import", str(tiny_task.rankings), "--batch", "ours")
+    assert put_in == (
+        f"{tiny_task.rankings}: rankings, told by its content; 30 to import\n"
+        f"{store}: read 30 rankings, added 30 to batch 'ours' (0 of them revisions), 0 were there already\n"
     )
-    assert "added 0 to batch 'ours'" in call("import", str(tiny_task.rankings), "--batch", "ours")
+    assert "added 0 to batch 'ours'" in call("data", "import", str(tiny_task.rankings), "--batch", "ours")
     out = tmp_path / "out.jsonl"
-    assert call("export", str(out), "--batch", "ours") == f"{out}: 30 rankings from {store}\n"
+    said = f"{out}: 30 rows (rankings) of 30 rankings from {store}\n"
+    assert call("data", "export", str(out), "--batch", "ours") == said
     expected = [json.loads(line) for line in tiny_task.rankings.read_text().splitlines()]
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [{key: row[key] for key in expected[0]} for row in rows] == expected
     # Of 30 rankings of four, six have their two best tied: 24 * 6 + 6 * 5 untied pairs
-    assert call("export", str(out), "--format", "pairs") == f"{out}: 174 pairs from {store}\n"
+    said = f"{out}: 174 rows (trl) of 30 rankings from {store}\nleft out: tied pairs (6)\n"
+    assert call("data", "export", str(out), "--format", "trl").startswith(said)
     assert {"prompt", "chosen", "rejected"} <= set(json.loads(out.read_text().splitlines()[0]))
-    assert re.search(r"│ ours +│ 30 ", call("stats"))
-    assert "already" in call("upgrade")
+    assert re.search(r"│ ours +│ 30 ", call("store", "stats"))
+    assert "already" in call("store", "upgrade")
     assert "already" in runner.invoke(cli.app, ["store", "upgrade", store]).stdout
 
 
-@pytest.mark.parametrize("format", ["rankings", "pairs"])
+@pytest.mark.parametrize("format", ["rankings", "trl"])
 def test_an_export_of_nothing_is_refused_and_overwrites_nothing(tmp_path: Path, tiny_task: Any, format: str) -> None:
     store, kept = str(tmp_path / "labels.db"), tmp_path / "kept.jsonl"
     kept.write_text("precious", encoding="utf-8")
-    runner.invoke(cli.app, ["store", "import", str(tiny_task.rankings), "--batch", "desk", "--store", store])
+    runner.invoke(cli.app, ["data", "import", str(tiny_task.rankings), "--batch", "desk", "--store", store])
     with LabelStore.open(store) as labels:
         labels.add_tasks([NewTask("A prompt", ("one", "two"))], batch="new")
     messages = {"dest": "holds no batch 'dest'; its batches: desk, new", "new": "nothing is ranked yet (1 tasks wait)"}
     for batch, message in messages.items():
         arguments = ["export", str(kept), "--format", format, "--store", store, "--batch", batch]
-        result = runner.invoke(cli.app, ["store", *arguments])
+        result = runner.invoke(cli.app, ["data", *arguments])
         assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
     assert kept.read_text(encoding="utf-8") == "precious"
 
@@ -334,14 +341,14 @@ def test_an_export_of_nothing_is_refused_and_overwrites_nothing(tmp_path: Path, 
 def test_a_bad_row_leaves_no_store_behind(tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"prompt": "p", "completions": ["a", "b"], "ranks": [1]}\n')
-    result = runner.invoke(cli.app, ["store", "import", str(bad), "--batch", "b", "--store", str(tmp_path / "new.db")])
+    result = runner.invoke(cli.app, ["data", "import", str(bad), "--batch", "b", "--store", str(tmp_path / "new.db")])
     assert result.exit_code == 2
     assert "bad.jsonl" in result.stderr and "ranks" in result.stderr
     assert not (tmp_path / "new.db").exists()
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
-    result = runner.invoke(cli.app, ["store", "export", str(tmp_path / "out"), "--store", str(tmp_path / "no.db")])
+    result = runner.invoke(cli.app, ["data", "export", str(tmp_path / "out"), "--store", str(tmp_path / "no.db")])
     assert result.exit_code == 2
     assert result.stderr.startswith(f"rlhf: error: label store {tmp_path}/no.db: no such file")
     assert not (tmp_path / "out").exists()

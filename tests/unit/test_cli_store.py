@@ -286,10 +286,10 @@ NAMES = {"": "''", " padded ": "' padded '", "bad\nname": r"'bad\nname'", "\x1b[
 def test_a_bad_name_of_a_batch_or_project_leaves_no_store_behind(tmp_path: Path, name: str) -> None:
     new, file = tmp_path / "folder" / "new.db", write_rows(tmp_path / "rows.jsonl", GOOD)
     most, around = "visible characters without spaces around them, found", f"{NAMES[name]}; change it"
-    for command in ("gold", "import"):
-        said = refusal("store", command, file, "--batch", name, "--store", new)
+    for command in (("store", "gold"), ("data", "import")):
+        said = refusal(*command, file, "--batch", name, "--store", new)
         assert said == f"batch: expected 1 to 200 {most} {around}"
-        said = refusal("store", command, file, "--batch", "one", "--project", name, "--store", new)
+        said = refusal(*command, file, "--batch", "one", "--project", name, "--store", new)
         assert said == f"project: expected 1 to 80 {most} {around}"
     for option in (["--create"], ["overlap=2"], []):
         said = refusal("store", "project", name, *option, "--store", new)
@@ -300,9 +300,9 @@ def test_a_bad_name_of_a_batch_or_project_leaves_no_store_behind(tmp_path: Path,
 def test_a_project_that_a_new_store_would_lack_leaves_no_store_behind(tmp_path: Path, path: Path) -> None:
     new, file = tmp_path / "folder" / "new.db", write_rows(tmp_path / "rows.jsonl", GOOD)
     for store in (new, f"sqlite:///{new}"):
-        for command in ("gold", "import"):
+        for command in (("store", "gold"), ("data", "import")):
             arguments = [file, "--batch", "one", "--project", "nope", "--store", store]
-            assert refusal("store", command, *arguments) == (
+            assert refusal(*command, *arguments) == (
                 f"label store {new}: no such file, so there is no project 'nope' in it; "
                 "make both with: rlhf store project nope --create"
             )
@@ -310,14 +310,14 @@ def test_a_project_that_a_new_store_would_lack_leaves_no_store_behind(tmp_path: 
     assert refusal("store", "project", "default", "--create", "--store", new) == said
     assert not new.parent.exists()
     arguments = [file, "--batch", "one", "--project", "nope", "--store", path]
-    assert "holds no project 'nope' but default" in refusal("store", "import", *arguments)
+    assert "holds no project 'nope' but default" in refusal("data", "import", *arguments)
 
 
 def test_a_row_that_the_store_refuses_leaves_no_store_behind(tmp_path: Path) -> None:
     new = tmp_path / "new.db"
     file = write_rows(tmp_path / "rows.jsonl", GOOD, GOOD | {"labeler": "ann\u202e"})
-    assert refusal("store", "import", file, "--batch", "one", "--store", new).startswith(
-        f"{file}, row 2, field 'labeler': expected 1 to 80 visible characters"
+    assert refusal("data", "import", file, "--batch", "one", "--store", new).startswith(
+        f"{file}, line 2, field 'labeler': expected 1 to 80 visible characters"
     )
     file = write_rows(tmp_path / "gold.jsonl", GOOD, GOOD | {"prompt": "q"}, GOOD | {"ranks": [2, 1]})
     assert refusal("store", "gold", file, "--store", new) == (
@@ -333,24 +333,25 @@ def test_files_that_cannot_be_read_or_written_are_refused_in_one_line(
     (tmp_path / "latin.jsonl").write_bytes(b"\xfc\n")
     (tmp_path / "folder.jsonl").mkdir()
     here = ["--store", path]
-    for command in (["import", "--batch", "one"], ["gold"]):
-        assert "expected a file's name, found ''" in refusal("store", *command, "", *here)
-        assert "not UTF-8" in refusal("store", *command, tmp_path / "latin.jsonl", *here)
-        assert "is a folder" in refusal("store", *command, tmp_path / "folder.jsonl", *here)
-        assert "no such file" in refusal("store", *command, tmp_path / "none.jsonl", *here)
-        assert "cannot be read (File name too long)" in refusal("store", *command, "x" * 5000, *here)
-    for command in (["export"], ["backup"]):
+    into = (["data", "import", "--batch", "one"], ["store", "gold"])
+    for command in into:
+        assert "expected a file's name, found ''" in refusal(*command, "", *here)
+        assert "not UTF-8" in refusal(*command, tmp_path / "latin.jsonl", *here)
+        assert "is a folder" in refusal(*command, tmp_path / "folder.jsonl", *here)
+        assert "no such file" in refusal(*command, tmp_path / "none.jsonl", *here)
+        assert "cannot be read (File name too long)" in refusal(*command, "x" * 5000, *here)
+    for command in (["data", "export"], ["store", "backup"]):
         for target in ("", ".", "..", "/", tmp_path):
-            assert refusal("store", *command, target, *here).endswith("is a folder; name a file to write")
-        assert "File name too long" in refusal("store", *command, "x" * 5000, *here)
+            assert refusal(*command, target, *here).endswith("is a folder; name a file to write")
+        assert "File name too long" in refusal(*command, "x" * 5000, *here)
 
     def shut(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
     file = write_rows(tmp_path / "rows.jsonl", GOOD)
     monkeypatch.setattr(Path, "open", shut)
-    for command in (["import", "--batch", "one"], ["gold"]):
-        assert refusal("store", *command, file, *here) == f"{file}: cannot be read (Permission denied); check the path"
+    for command in into:
+        assert refusal(*command, file, *here) == f"{file}: cannot be read (Permission denied); check the path"
 
 
 def test_the_number_of_events_has_a_limit(path: Path) -> None:
@@ -382,7 +383,7 @@ def test_names_are_shown_and_not_obeyed(path: Path, call: Call) -> None:
         assert shown in said and not set("\x1b\x07\u202e") & set(said)
     for command in (["suspend"], ["reinstate"]):
         assert call("people", *command, bad).startswith(f"{shown}: ")
-    said = refusal("store", "export", path.parent / "o", "--batch", "none", "--store", path)
+    said = refusal("data", "export", path.parent / "o", "--batch", "none", "--store", path)
     assert shown in said
 
 
@@ -467,7 +468,7 @@ def test_events_say_who_did_what_newest_first(path: Path, call: Call) -> None:
 
 def test_better_answers_are_exported_as_demonstrations(path: Path, call: Call, tmp_path: Path) -> None:
     out = tmp_path / "better.jsonl"
-    arguments = ["store", "export", str(out), "--format", "demonstrations", "--store", str(path)]
+    arguments = ["data", "export", str(out), "--format", "demonstrations", "--store", str(path)]
     assert refusal(*arguments) == f"{path}: nobody has written a better answer yet; labelers may on the ranking page"
     assert not out.exists()
     with LabelStore.open(path) as labels:
@@ -476,7 +477,7 @@ def test_better_answers_are_exported_as_demonstrations(path: Path, call: Call, t
         labels.add_tasks([NewTask("q", ("a", "b"))], batch="two")
         for better in ("Better.", "Because.", ""):
             judge(labels, "ann", "ab", better=better)
-    assert call("store", "export", str(out), "--format", "demonstrations") == f"{out}: 2 demonstrations from {path}\n"
+    assert call("data", "export", str(out), "--format", "demonstrations") == f"{out}: 2 demonstrations from {path}\n"
     assert load_demonstrations(str(out)) == [Demonstration("p", "Better."), Demonstration(chat, "Because.", "g")]
     assert refusal(*arguments, "--batch", "two").startswith(f"{path}: nobody has written a better answer yet")
     assert refusal(*arguments, "--batch", "three") == f"{path}: holds no batch 'three'; its batches: one, two"

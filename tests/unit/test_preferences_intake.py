@@ -35,8 +35,8 @@ def test_an_imported_labelers_name_can_be_read(store: LabelStore, name: str) -> 
     rows = [Ranking("p", ("a", "b"), (1, 2), "ann"), Ranking("p", ("a", "b"), (1, 2), name)]
     with pytest.raises(DataError, match=r"^ranking 1, field 'labeler': expected 1 to 80 visible characters"):
         store.import_rankings(rows, batch="one")
-    with pytest.raises(DataError, match=r"^x\.csv, row 2, field 'labeler': "):
-        intake.checked_rankings(rows, "x.csv")
+    with pytest.raises(DataError, match=r"^x\.csv, line 3, field 'labeler': "):
+        intake.accepted(rows[1], "x.csv, line 3")
     assert held(store) == 0
 
 

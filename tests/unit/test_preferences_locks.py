@@ -11,7 +11,7 @@ import pytest
 
 from rlhf.data.records import Ranking
 from rlhf.errors import StoreError
-from rlhf.preferences import Labeler, LabelStore, NewTask, intake, queue
+from rlhf.preferences import Labeler, LabelStore, NewTask, imports, queue
 
 pytestmark = pytest.mark.postgres
 
@@ -84,9 +84,9 @@ def test_a_labeler_goes_on_while_an_import_holds_one_of_their_rankings(url: str)
             assert one_round(store, ann, "s1") == 1
             waited.set()
 
-        row = intake.checked_rankings([Ranking("i", ("a", "b"), (1, 2), "ann")])
+        row = [Ranking("i", ("a", "b"), (1, 2), "ann")]
         with other._filling() as connection:
-            intake.import_rankings(connection, other._project_id, row, "imported", set())
+            imports.write(connection, other._project_id, row, "imported")
             thread = threading.Thread(target=label)
             thread.start()
             assert waited.wait(10)  # before the import has committed

@@ -1,0 +1,1 @@
+"""Files into the label store and out of it, for admins."""

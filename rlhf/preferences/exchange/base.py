@@ -1,0 +1,102 @@
+"""What every exchange format is made of: a way to read rows as rankings, and a way to write rankings as rows."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlhf.data.readers import Rows
+from rlhf.data.records import Ranking, parse_ranking
+from rlhf.errors import DataError
+from rlhf.preferences.intake import ANONYMOUS
+
+Row = dict[str, Any]
+FIELDS = ("prompt", "completions", "ranks", "labeler", "created_at", "group", "chosen", "rejected")
+# Names that a prompt has in other tools' files, the likeliest first.
+PROMPTS = ("prompt", "instruction", "input", "question", "query", "context", "messages", "conversation", "chat", "text")
+IDS = uuid.UUID("5f0c9b9e-6d0a-4f3b-8a51-2f6c0e1d7b34")  # of ids that we make: equal texts give equal ids
+
+
+@dataclass
+class Tally:
+    """What did not go through, by reason; nothing is dropped without a word here."""
+
+    left_out: Counter[str] = field(default_factory=Counter)  # records, pairs or rankings
+    lost: Counter[str] = field(default_factory=Counter)  # by field: rankings that had it, where the format has no place
+    notes: list[str] = field(default_factory=list)
+
+    def no_place_for(self, ranking: Ranking, *fields: str) -> None:
+        """Count what this ranking has of these fields."""
+        self.lost.update(name for name in fields if getattr(ranking, name) not in ("", ANONYMOUS, {}))
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to keep rankings in rows.
+
+    `read` gives (where, ranking) for rows of (where, row), raising DataError for a row that is broken; `rows` gives
+    what to write. Both count in the tally what they leave.
+    """
+
+    name: str
+    about: str
+    known: Callable[[Mapping[str, Any]], bool]  # whether a file's first row is of this format
+    read: Callable[[Rows, Tally], Iterator[tuple[str, Ranking]]]
+    rows: Callable[[Sequence[Ranking], Tally], Iterator[Row]]
+    array: bool = False  # one JSON array a file; else an object a line
+    tabular: bool = False  # Parquet and CSV too
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """`tied pairs (6), drafts (1)`."""
+    return ", ".join(f"{reason} ({number})" for reason, number in counts.items())
+
+
+def ranking(where: str, fields: Mapping[str, Any], meta: Mapping[str, Any]) -> Ranking:
+    """A checked ranking of these fields with this meta; DataError that begins with `where`."""
+    taken = [name for name in meta if name in FIELDS]
+    if taken:
+        raise DataError(f"{where}, field 'meta': {taken[0]!r} is the name of a ranking's own field; rename it")
+    return parse_ranking({**meta, **fields}, where)
+
+
+def text_meta(meta: Mapping[str, Any]) -> str:
+    """Meta as JSON, for formats that keep text alone; "" for none."""
+    return json.dumps(dict(meta), ensure_ascii=False) if meta else ""
+
+
+def parsed_meta(text: object, where: str) -> dict[str, Any]:
+    """What `text_meta` was given."""
+    if not text:
+        return {}
+    try:
+        found = json.loads(text) if isinstance(text, str) else text
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise DataError(f"{where}, field 'meta': expected a JSON object, found {str(text)[:40]!r}")
+    return found
+
+
+def made_id(*parts: object) -> str:
+    """A UUID that equal parts give again."""
+    return str(uuid.uuid5(IDS, json.dumps(parts, ensure_ascii=False, sort_keys=True)))
+
+
+def plain_prompt(value: Ranking) -> Any:
+    """The prompt as JSON has it: text, or a list of messages."""
+    return value.prompt if isinstance(value.prompt, str) else list(value.prompt)
+
+
+def prompt_field(fields: Mapping[str, Any], others: Sequence[str], where: str) -> str:
+    """Which of these fields is the prompt: the likeliest name that is none of the `others`, else the only one left."""
+    free = [name for name, value in fields.items() if name not in others and isinstance(value, str | list)]
+    found = next((name for name in PROMPTS if name in free), free[0] if len(free) == 1 else None)
+    if found is None:
+        listed = ", ".join(map(repr, free)) or "none"
+        raise DataError(f"{where}: cannot tell which field is the prompt ({listed}); name it 'prompt'")
+    return found
