@@ -197,6 +197,12 @@ class ActiveSection(Section):
     random_share: Annotated[float, Field(ge=0, le=0.5)] = Field(
         0.2, description="share of tasks that chance orders; held-out prompts have these places while there are any"
     )
+    acquisition: Literal["information", "heads", "gap"] = Field(
+        "information",
+        description="which tasks come first: those whose labels settle most of what is open of the reward head; those "
+        "that bootstrapped heads disagree on; or those whose scores lie closest",
+    )
+    heads: Annotated[int, Field(ge=2, le=256)] = Field(16, description="bootstrapped heads, for acquisition `heads`")
     max_tasks: Positive = Field(
         1000, description="waiting tasks to choose from (drawn by chance); a forward for each of their completions"
     )

@@ -42,8 +42,8 @@ def standardized(features: Tensor, dims: int) -> Tensor:
     return scaled
 
 
-def pair_differences(features: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
-    """Better minus worse of every untied pair `(P, D)`, and how much each counts `(P,)`.
+def pair_differences(features: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Better minus worse of every untied pair `(P, D)`, how much each counts and which ranking it is of `(P,)`.
 
     Args:
         features: `(T, K, D)`.
@@ -54,7 +54,7 @@ def pair_differences(features: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
     known = ranks > 0
     better = (ranks.unsqueeze(2) < ranks.unsqueeze(1)) & known.unsqueeze(2) & known.unsqueeze(1)
     task, i, j = better.nonzero(as_tuple=True)
-    return features[task, i] - features[task, j], 2.0 / known.sum(dim=1).to(features.dtype)[task]
+    return features[task, i] - features[task, j], 2.0 / known.sum(dim=1).to(features.dtype)[task], task
 
 
 def fit_head(differences: Tensor, weights: Tensor) -> Head:
@@ -110,6 +110,45 @@ def newton(differences: Tensor, weights: Tensor, precision: float, theta: Tensor
     return theta, hessian(theta)
 
 
+def bootstrapped(
+    differences: Tensor, weights: Tensor, ranking: Tensor, head: Head, count: int, generator: torch.Generator
+) -> Tensor:
+    """The means `(D, count)` of heads of the same prior, each fitted to rankings drawn anew, Poisson(1) times each.
+
+    Args:
+        differences: `(P, D)`.
+        weights: `(P,)`.
+        ranking: `(P,)`, which ranking each pair is of: its pairs come and go together.
+        head: fitted to all of them.
+    """
+    heads = []
+    for _ in range(count):
+        times = torch.poisson(torch.ones(int(ranking.max()) + 1), generator=generator).to(weights)
+        heads.append(newton(differences, weights * times[ranking], head.precision, head.mean)[0])
+    return torch.stack(heads, dim=1)
+
+
+def committee(heads: Tensor, features: Tensor, present: Tensor) -> Tensor:
+    """What `heads` `(D, B)` do not agree on, a task's mean over its pairs `(T,)`, in nats.
+
+    H(mean of p) - mean of H(p), p the heads' probabilities that one completion is the better: large where each head is
+    sure and they differ, small where all say 1/2 (BALD, Houlsby 2011, with bootstrapped heads for the posterior).
+    """
+    gaps, there = _pairs(features, present)
+    logits = gaps @ heads
+    mean = torch.sigmoid(logits).mean(dim=2).clamp(1e-12, 1 - 1e-12)
+    return _mean(_entropy(torch.logit(mean)) - _entropy(logits).mean(dim=2), there)
+
+
+def closeness(mean: Tensor, features: Tensor, present: Tensor) -> Tensor:
+    """How close the scores of a task's pairs lie: the mean entropy of who is better `(T,)`, in nats; ln 2 for equals.
+
+    `mean` `(D,)` is a head. Uncertainty sampling (Lewis & Gale 1994); it also likes pairs that nobody can tell apart.
+    """
+    gaps, there = _pairs(features, present)
+    return _mean(_entropy(gaps @ mean), there)
+
+
 def disagreement(head: Head, features: Tensor, present: Tensor) -> Tensor:
     """How often two heads drawn from what the labels allow order a pair differently, a task's mean: `(T,)`, 0 to 1/2.
 
@@ -120,12 +159,10 @@ def disagreement(head: Head, features: Tensor, present: Tensor) -> Tensor:
         features: `(T, K, D)`.
         present: `(T, K)`, which of them are completions and not padding.
     """
-    i, j = torch.triu_indices(features.shape[1], features.shape[1], offset=1, device=features.device)
-    d = features[:, i] - features[:, j]
+    d, there = _pairs(features, present)
     deviation = ((d @ head.covariance) * d).sum(dim=2).clamp(min=1e-12).sqrt()
     q = torch.special.ndtr((d @ head.mean) / deviation)
-    there = present[:, i] & present[:, j]
-    return torch.where(there, 2 * q * (1 - q), 0.0).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+    return _mean(2 * q * (1 - q), there)
 
 
 def information(head: Head, features: Tensor, present: Tensor) -> Tensor:
@@ -172,3 +209,19 @@ def most_telling(roots: Tensor, covariance: Tensor, count: int) -> list[int]:
         shared = roots @ torch.linalg.solve(noise[best], spread[best]).T  # A S A_t' (I + A_t S A_t')^-1
         spread, reach = spread - shared @ spread[best], reach - shared @ reach[best]
     return order
+
+
+def _pairs(features: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences `(T, P, D)` of every two completions of a task, and whether both are there `(T, P)`."""
+    i, j = torch.triu_indices(features.shape[1], features.shape[1], offset=1, device=features.device)
+    return features[:, i] - features[:, j], present[:, i] & present[:, j]
+
+
+def _mean(values: Tensor, there: Tensor) -> Tensor:
+    """A task's mean `(T,)` of `values` `(T, P)` over the pairs that are there."""
+    return torch.where(there, values, 0.0).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    """Of a yes or no with these logits, in nats."""
+    return F.softplus(logits) - logits * torch.sigmoid(logits)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.config import Config
+from rlhf.config import ActiveSection, Config
 from rlhf.data.encoding import Encoder, by_length, pad_right
 from rlhf.data.records import Prompt, Ranking, group_of, prompt_key
 from rlhf.data.splits import split_by_hash
@@ -87,11 +87,12 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
         rows = [_sequences(k) for k in known] + [row for _, row in asked]
         features, present = _features(config, base, tracker, rows)
         ranks = _padded([k.ranks for k in known], features.shape[1])
-        head = ops.fit_head(*ops.pair_differences(features[: len(known)], ranks))
+        lesson = ops.pair_differences(features[: len(known)], ranks)
+        head = ops.fit_head(*lesson[:2])
 
         # 4. The tasks in the order in which their labels would settle most.
         features, present = features[len(known) :], present[len(known) :]
-        order = ops.most_telling(ops.information(head, features, present), head.covariance, len(asked))
+        order = telling(section, head, lesson, features, present, config.seed)
         chosen = [asked[i][0].id for i in order]
 
         # 5. Chance has its share of the places: held-out prompts first, while there are any.
@@ -105,6 +106,25 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
         ordered = store.reorder(ids)
     share = section.random_share if chosen else 1.0
     return {"tasks": ordered, "chosen": len(chosen), "held_out": len(held_out), "random_share": share, **result}
+
+
+def telling(
+    section: ActiveSection,
+    head: ops.Head,
+    lesson: tuple[Tensor, Tensor, Tensor],
+    features: Tensor,
+    present: Tensor,
+    seed: int,
+) -> list[int]:
+    """The tasks' places, first those that `section.acquisition` would ask first; `lesson` is what the head learned."""
+    if section.acquisition == "information":
+        return ops.most_telling(ops.information(head, features, present), head.covariance, len(features))
+    if section.acquisition == "heads":
+        heads = ops.bootstrapped(*lesson, head, section.heads, torch.Generator().manual_seed(seed))
+        worth = ops.committee(heads, features, present)
+    else:
+        worth = ops.closeness(head.mean, features, present)
+    return [int(i) for i in worth.argsort(descending=True, stable=True)]
 
 
 def sides(

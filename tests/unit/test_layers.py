@@ -63,7 +63,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *WORDS, "rlhf.data.readers", "rlhf.data.sources", "rlhf.preferences", "rlhf.report", "labeling_app",
     ),
 }  # fmt: skip
-STAGES = ("sft", "sample", "reward", "ppo", "evaluate", "export")
+STAGES = ("sft", "sample", "reward", "active", "ppo", "evaluate", "export")
 NO_TORCH = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
 
 

@@ -13,6 +13,9 @@ from torch import Tensor
 from rlhf.ops.active import (
     PRECISIONS,
     Head,
+    bootstrapped,
+    closeness,
+    committee,
     disagreement,
     fit_head,
     information,
@@ -50,9 +53,9 @@ def test_a_column_that_never_changes_says_nothing() -> None:
 
 def test_pairs_of_a_ranking_share_what_it_says() -> None:
     features = tensor([[[0.0], [1.0], [3.0]], [[0.0], [1.0], [3.0]]])
-    differences, weights = pair_differences(features, torch.tensor([[2, 1, 1], [1, 2, 0]]))
+    differences, weights, ranking = pair_differences(features, torch.tensor([[2, 1, 1], [1, 2, 0]]))
     assert differences[:, 0].tolist() == [1, 3, -1]  # better minus worse; the tie and the unranked are left out
-    assert weights.tolist() == pytest.approx([2 / 3, 2 / 3, 1])
+    assert weights.tolist() == pytest.approx([2 / 3, 2 / 3, 1]) and ranking.tolist() == [0, 0, 1]
 
 
 def test_labels_that_contradict_each_other_leave_the_prior() -> None:
@@ -141,3 +144,33 @@ def test_the_order_is_the_one_that_inverting_every_hessian_gives() -> None:
         hessian = hessian + roots[order[-1]].T @ roots[order[-1]]
         left.remove(order[-1])
     assert most_telling(roots, torch.eye(4, dtype=torch.float64) / 2, 12) == order
+
+
+def test_a_committee_is_unsure_where_its_heads_differ_and_not_where_all_say_one_half() -> None:
+    heads = tensor([[4.0, -4.0], [0.0, 0.0]])  # two heads: the first feature is good, or bad
+    features = tensor([[[1.0, 0.0], [0.0, 0.0], [9.0, 9.0]], [[0.0, 1.0], [0.0, 0.0], [9.0, 9.0]]])
+    present = torch.tensor([[True, True, False], [True, True, False]])  # the third is padding
+    p = 1 / (1 + math.exp(-4))
+    sure = -p * math.log(p) - (1 - p) * math.log(1 - p)
+    assert committee(heads, features, present).tolist() == pytest.approx([math.log(2) - sure, 0.0], abs=1e-12)
+
+
+def test_closeness_is_the_entropy_of_who_is_better() -> None:
+    features = tensor([[[0.0], [0.0]], [[math.log(3)], [0.0]]])
+    found = closeness(tensor([1.0]), features, torch.ones((2, 2), dtype=torch.bool))
+    quarter = -0.25 * math.log(0.25) - 0.75 * math.log(0.75)  # e^ln 3 / (1 + e^ln 3) = 3/4
+    assert found.tolist() == pytest.approx([math.log(2), quarter])
+
+
+def test_bootstrapped_heads_differ_where_rankings_contradict_each_other_and_agree_elsewhere() -> None:
+    """The first feature is liked by one ranking and disliked by another; forty agree on the second."""
+    d = torch.cat([tensor([[2.0, 0.0]] * 3 + [[-2.0, 0.0]] * 3), tensor([[0.0, 2.0]] * 40)])
+    ranking = torch.tensor([0, 0, 0, 1, 1, 1, *range(2, 42)])
+    weights = torch.ones(len(d), dtype=torch.float64)
+    found = fit_head(d, weights)
+    heads = bootstrapped(d, weights, ranking, found, 200, torch.Generator().manual_seed(1))
+    assert heads.shape == (2, 200)
+    assert (heads[0] > 0.1).any() and (heads[0] < -0.1).any() and (heads[1] > 0).all()
+    # Pairs of a ranking come and go together: as often drawn twice as not at all, all three of them.
+    alone = bootstrapped(d, weights, torch.arange(len(d)), found, 200, torch.Generator().manual_seed(1))
+    assert float(heads[0].var()) > 1.5 * float(alone[0].var())

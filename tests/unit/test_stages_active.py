@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from rlhf.config import parse
+from rlhf.config import ActiveSection, parse
 from rlhf.data.records import Ranking
 from rlhf.errors import ConfigError
+from rlhf.ops import active as ops
 from rlhf.preferences import TaskView
 from rlhf.preferences.types import SourcedCompletion
-from rlhf.stages.active import by_chance, interleave, sides
+from rlhf.stages.active import by_chance, interleave, sides, telling
 
 
 def task(number: int, prompt: str = "", group: str = "") -> TaskView:
@@ -73,3 +75,24 @@ def test_what_is_held_out_depends_on_the_rankings_too() -> None:
 def test_the_share_has_a_range(share: float) -> None:
     with pytest.raises(ConfigError, match=r"active.random_share: found"):
         parse({"active": {"random_share": share}}, "test")
+
+
+def test_each_acquisition_asks_for_what_it_is_called_after() -> None:
+    """Three tasks: of the first all is known, the second is liked and disliked alike, the third was never seen."""
+    d = torch.tensor([[2.0, 0.0, 0.0]] * 60 + [[0.0, 2.0, 0.0]] * 8 + [[0.0, -2.0, 0.0]] * 8, dtype=torch.float64)
+    lesson = d, torch.ones(len(d), dtype=torch.float64), torch.arange(len(d))
+    head = ops.Head(*_fitted(d, 3.0), 3.0)
+    tasks = torch.stack([torch.stack([axis, -axis]) for axis in torch.eye(3, dtype=torch.float64)])
+    asked = {
+        how: telling(ActiveSection(acquisition=how), head, lesson, tasks, torch.ones(3, 2, dtype=torch.bool), 1)
+        for how in ("information", "heads", "gap")
+    }
+    assert asked["gap"][2] == 0  # 1 and 2 are both even
+    assert asked["heads"][0] == 1  # of what was never seen, all heads say the same: one half
+    assert asked["information"] == [2, 1, 0]  # what nobody was asked about settles most
+
+
+def _fitted(d: torch.Tensor, precision: float) -> tuple[torch.Tensor, torch.Tensor]:
+    start = torch.zeros(3, dtype=torch.float64)
+    mean, hessian = ops.newton(d, torch.ones(len(d), dtype=torch.float64), precision, start)
+    return mean, torch.linalg.inv(hessian)
