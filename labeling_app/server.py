@@ -216,7 +216,8 @@ def settle_memory() -> None:
 
     Else one of its full rounds stops all threads for a tenth of a second, in the middle of somebody's click.
     """
-    for name in ("pandas", "pyarrow", "altair", "labeling_app.views.rank", "labeling_app.views.runs.page"):
+    pages = (f"labeling_app.views.{name}.page" for name in ("arena", "dashboard", "data", "review", "runs"))
+    for name in ("pandas", "pyarrow", "altair", "labeling_app.views.rank", *pages):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()

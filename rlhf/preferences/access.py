@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from rlhf.errors import StoreError
-from rlhf.preferences.schema import events, labelers, now
+from rlhf.preferences.schema import events, exclusions, labelers, now
 from rlhf.preferences.types import Labeler
 
 ROLES = ("labeler", "reviewer", "admin")  # each may do what those before it may
@@ -43,6 +43,18 @@ def active(connection: Connection, labeler: Labeler, *, alone: bool = False) -> 
     query = sa.select(labelers.c.active).where(labelers.c.id == labeler.id)
     if not connection.scalar(query.with_for_update(key_share=True) if alone else query):
         raise StoreError("this person is not active here any more; ask an admin of the project")
+
+
+def excluded(connection: Connection, project_id: int) -> set[int]:
+    """Ids of the people whose rankings the project's exports leave out."""
+    return set(connection.scalars(latest_exclusions(project_id).with_only_columns(exclusions.c.labeler_id)))
+
+
+def latest_exclusions(project_id: int) -> sa.Select[tuple[int]]:
+    """Of each person who is excluded now, the row of `exclusions` that says so."""
+    mine = exclusions.c.project_id == project_id
+    last = sa.select(sa.func.max(exclusions.c.id)).where(mine).group_by(exclusions.c.labeler_id)
+    return sa.select(exclusions.c.id).where(exclusions.c.id.in_(last), exclusions.c.excluded)
 
 
 def record(connection: Connection, by: Labeler | None, action: str, **subject: Any) -> None:

@@ -85,9 +85,15 @@ def _begin_sqlite(connection: Connection) -> None:
 
 @contextmanager
 def transaction(engine: Engine, *, reading: bool = False) -> Iterator[Connection]:
-    """One transaction, committed on leaving; the database's refusals come out as StoreError."""
+    """One transaction, committed on leaving; the database's refusals come out as StoreError.
+
+    What a reading one sees is one moment, however many statements it has: SQLite is so by itself.
+    """
+    options: dict[str, Any] = {"reading": reading}
+    if reading and engine.dialect.name == "postgresql":
+        options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     try:
-        with engine.connect().execution_options(reading=reading) as connection, connection.begin():
+        with engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
     except DBAPIError as error:
         raise StoreError(f"label store {shown(engine.url)}: {_reason(error)}") from error

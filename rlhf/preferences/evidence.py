@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from rlhf.preferences import exports, intake, judging, review
+from rlhf.preferences import access, exports, intake, judging
 from rlhf.preferences.schema import (
     completions,
     exclusions,
@@ -29,7 +29,7 @@ def judged(connection: Connection, project_id: int, batch: str | None) -> list[J
     """Everybody's judgments in their latest revisions, in the order in which those were made."""
     where = tasks.c.project_id == project_id
     where = where if batch is None else where & (tasks.c.batch == batch)
-    outside = review.excluded(connection, project_id)
+    outside = access.excluded(connection, project_id)
     lengths: dict[int, dict[int, int]] = {}
     sources: dict[int, dict[int, str]] = {}
     for part in connection.execute(_facts(where)):
@@ -67,8 +67,15 @@ def judged(connection: Connection, project_id: int, batch: str | None) -> list[J
 
 
 def stamp(connection: Connection, project_id: int) -> str:
-    """Changes whenever `judged`, verdicts, exclusions, tasks or the queue's order do."""
-    last = [connection.scalar(sa.select(sa.func.max(t.c.id))) for t in (judgments, verdicts, exclusions, tasks)]
+    """Changes whenever `judged`, verdicts, exclusions, tasks or the queue's order do.
+
+    PostgreSQL gives out ids before it commits, so that one may come in below the highest: there rows are counted too.
+    """
+    counted = [sa.func.count()] if connection.dialect.name == "postgresql" else []
+    last = [
+        tuple(connection.execute(sa.select(sa.func.max(table.c.id), *counted).select_from(table)).one())
+        for table in (judgments, verdicts, exclusions, tasks)
+    ]
     version = connection.scalar(sa.select(queues.c.version).where(queues.c.project_id == project_id))
     # Names are shown beside the numbers: somebody who is erased, or invited, shall not be seen under the old ones.
     people = connection.execute(sa.select(labelers.c.name).order_by(labelers.c.id)).scalars()

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from rlhf.data.records import Demonstration, Ranking
-from rlhf.preferences import judging, review
+from rlhf.preferences import access, judging, review
 from rlhf.preferences.schema import completions, is_latest, judgments, labelers, prompts, task_completions, tasks
 from rlhf.preferences.types import Counts, Verdict
 
@@ -24,8 +24,8 @@ def scope(project_id: int, batch: str | None) -> sa.ColumnElement[bool]:
 
 def rankings(connection: Connection, project_id: int, where: sa.ColumnElement[bool]) -> list[Ranking]:
     """What counts of these tasks, oldest task first: nobody's who is excluded, and a reviewer's verdict before all."""
-    outside = review.excluded(connection, project_id)
-    decided = review.verdicts_of(connection, where)
+    outside = access.excluded(connection, project_id)
+    decided = review.verdicts_of(connection, project_id, where)
     own = parts(connection, where)
     out: list[tuple[int, Ranking]] = []
     for row in connection.execute(_said(where)):
@@ -44,8 +44,8 @@ def every_ranking(connection: Connection, where: sa.ColumnElement[bool]) -> list
 
 def demonstrations(connection: Connection, project_id: int, where: sa.ColumnElement[bool]) -> list[Demonstration]:
     """The better answers that labelers wrote, oldest task first; none of the excluded, none of dropped tasks."""
-    outside = review.excluded(connection, project_id)
-    decided = review.verdicts_of(connection, where)
+    outside = access.excluded(connection, project_id)
+    decided = review.verdicts_of(connection, project_id, where)
     written = _latest().where(where, judgments.c.better.is_not(None), ~judgments.c.surplus)
     rows = written.join(prompts, prompts.c.id == tasks.c.prompt_id).add_columns(prompts.c.body, tasks.c.split_group)
     return [
@@ -61,10 +61,10 @@ def counts(connection: Connection, project_id: int, batch: str | None) -> Counts
     made = sa.select(sa.func.count(), sa.func.count(sa.distinct(judgments.c.labeler_id)))
     judged, people = connection.execute(made.join_from(judgments, tasks).where(where)).one()
     latest = _latest().where(where, ~judgments.c.surplus).subquery()
-    decided = review.verdicts_of(connection, where)
+    decided = review.verdicts_of(connection, project_id, where)
     instead = [t for t, v in decided.items() if v.kind != "keep"]
     number = sa.select(sa.func.count()).select_from(latest)
-    ranked = latest.c.ranks.is_not(None) & latest.c.labeler_id.not_in(review.excluded(connection, project_id))
+    ranked = latest.c.ranks.is_not(None) & latest.c.labeler_id.not_in(access.excluded(connection, project_id))
     total = sa.select(sa.func.count()).select_from(tasks).where(where)
     return Counts(
         tasks=connection.scalar(total) or 0,

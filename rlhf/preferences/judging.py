@@ -89,7 +89,9 @@ def submit(
     skipped = skip_reason is not None
     if not skipped:
         check_said(what, row.shown, project_settings(connection, project_id))
-    surplus = not skipped and row.state != "done" and queue.free_places(connection, task, row.labeler_id) < 1
+    counts = row.labeler_id not in access.excluded(connection, project_id)
+    free = counts and queue.free_places(connection, task, row.labeler_id) > 0
+    surplus = not skipped and row.state != "done" and not free
     state = "skipped" if skipped else "surplus" if surplus else "done"
     clock = connection.scalar(sa.select(now(connection.dialect.name)))
     connection.execute(

@@ -75,7 +75,7 @@ class LeadStore(People):
         """What was decided, by task: the latest verdict of each. For reviewers and admins."""
         with self._reading() as connection:
             access.allow(connection, by, "reviewer")
-            return review.verdicts_of(connection, exports.scope(self._project_id, None))
+            return review.verdicts_of(connection, self._project_id, exports.scope(self._project_id, None))
 
     def decide(
         self,
@@ -98,19 +98,19 @@ class LeadStore(People):
     def exclude(self, name: str, reason: str, *, replace: bool = False, by: Labeler | None = None) -> None:
         """Leave this person's rankings out of the project's exports, for a reason that stays on record. For admins.
 
-        `replace`: each task that they ranked is asked of one person more. What they said stays in the store, and they
-        may go on ranking: suspend them too if they shall not.
+        They are given no more tasks of it, and what they have open takes nobody's place. `replace`: each task that they
+        ranked is asked of one person more. What they said stays in the store.
         """
         with self._writing() as connection:
             access.allow(connection, by, "admin")
-            person = people.find_person(connection, name).id
+            person = people.find_person(connection, name, erased=True).id
             review.exclude(connection, self._project_id, person, reason, replace=replace, by=by)
 
     def include(self, name: str, *, by: Labeler | None = None) -> None:
-        """Take an excluded person's rankings into exports again. For admins."""
+        """Take an excluded person's rankings into exports again. Nobody more is asked in their place. For admins."""
         with self._writing() as connection:
             access.allow(connection, by, "admin")
-            review.include(connection, self._project_id, people.find_person(connection, name).id, by)
+            review.include(connection, self._project_id, people.find_person(connection, name, erased=True).id, by)
 
     def exclusions(self, *, by: Labeler | None = None) -> list[Exclusion]:
         """Whose rankings are left out of exports and why, last decided first. For reviewers and admins."""

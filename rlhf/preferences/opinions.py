@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from rlhf.preferences import access, evidence, intake, judging, people, queue, review
+from rlhf.preferences import access, evidence, intake, judging, queue, review
 from rlhf.preferences.handle import StoreHandle
 from rlhf.preferences.schema import assignments, is_latest, judgments, labelers, now, projects, tasks, verdicts
 from rlhf.preferences.types import Labeler, Note, Said, TaskView, Verdict, VerdictKind
@@ -53,11 +53,11 @@ def cases(store: StoreHandle, task_ids: Iterable[int], *, by: Labeler | None = N
         access.allow(connection, by, "reviewer")
         project = store._project_id
         views = evidence.task_views(connection, project, ids)
-        outside = review.excluded(connection, project)
+        outside = access.excluded(connection, project)
         found: list[Case] = []
         for start in range(0, len(views), intake.CHUNK):
             some = views[start : start + intake.CHUNK]
-            found += _cases(connection, some, outside)
+            found += _cases(connection, project, some, outside)
     return found
 
 
@@ -84,10 +84,9 @@ def in_hand(store: StoreHandle, name: str, *, by: Labeler | None = None) -> int:
     """How many tasks this person has open now, of all projects: what suspending them gives to others. For reviewers."""
     with store._reading() as connection:
         access.allow(connection, by, "reviewer")
-        person = people.find_person(connection, name).id
-        mine = (assignments.c.labeler_id == person) & (assignments.c.state == "open")
-        live = assignments.c.leased_until > now(connection.dialect.name)
-        return connection.scalar(sa.select(sa.func.count()).select_from(assignments).where(mine, live)) or 0
+        live = (assignments.c.state == "open") & (assignments.c.leased_until > now(connection.dialect.name))
+        mine = sa.select(sa.func.count()).join_from(assignments, labelers).where(labelers.c.name == name)
+        return connection.scalar(mine.where(live)) or 0
 
 
 def tasks_of(store: StoreHandle, assignment_ids: Iterable[int], *, by: Labeler | None = None) -> dict[int, int]:
@@ -110,7 +109,7 @@ def project_names(store: StoreHandle, *, by: Labeler | None = None) -> dict[int,
         return dict(connection.execute(sa.select(projects.c.id, projects.c.name)).tuples().all())
 
 
-def _cases(connection: Connection, views: list[TaskView], outside: set[int]) -> list[Case]:
+def _cases(connection: Connection, project_id: int, views: list[TaskView], outside: set[int]) -> list[Case]:
     ids = [view.id for view in views]
     by_task: dict[int, list[Opinion]] = {}
     rows = connection.execute(
@@ -135,7 +134,7 @@ def _cases(connection: Connection, views: list[TaskView], outside: set[int]) -> 
         )
         by_task.setdefault(row.task_id, []).append(opinion)
     known = dict(connection.execute(sa.select(tasks.c.id, tasks.c.gold).where(tasks.c.id.in_(ids))).tuples().all())
-    decided = review.verdicts_of(connection, tasks.c.id.in_(ids))
+    decided = review.verdicts_of(connection, project_id, tasks.c.id.in_(ids))
     marks = _seen(connection, ids)
     return [
         Case(

@@ -218,11 +218,11 @@ def _shut_out(connection: Connection, labeler_id: int) -> None:
     connection.execute(sa.update(labelers).where(labelers.c.id == labeler_id).values(active=False))
 
 
-def find_person(connection: Connection, name: str) -> Row[tuple[object, ...]]:
-    """The person's row, locked as `access.active` locks it. Nobody is brought back who was erased."""
+def find_person(connection: Connection, name: str, *, erased: bool = False) -> Row[tuple[object, ...]]:
+    """The person's row, locked as `access.active` locks it. Nobody is brought back who was erased, but may be named."""
     mine = sa.select(labelers).where(labelers.c.name == name.strip()).with_for_update(key_share=True)
     row = connection.execute(mine).one_or_none()
-    if row is None or name.startswith(ERASED):
+    if row is None or (name.startswith(ERASED) and not erased):
         raise StoreError(f"name: nobody here is called {name!r}; `rlhf people list` says who there is")
     return row
 

@@ -49,6 +49,8 @@ def claim(connection: Connection, project_id: int, labeler: Labeler) -> int | No
     Its lease is renewed. None if nothing is left for them.
     """
     access.active(connection, labeler, alone=True)
+    if labeler.id in access.excluded(connection, project_id):
+        return None  # what they said would count nowhere
     settings = project_settings(connection, project_id)
     current = _current(connection, project_id, labeler)
     if current is not None:
@@ -159,8 +161,10 @@ def progress(connection: Connection, project_id: int, labeler: Labeler) -> Progr
 def _remaining(connection: Connection, project_id: int, labeler: Labeler, position: int) -> int:
     """Tasks to come: those with a place not judged yet, and the gold ones that will be mixed in; at most MOST_COUNTED.
 
-    The one that is open now, gold or not, counts too.
+    The one that is open now, gold or not, counts too. None for somebody whose rankings are excluded.
     """
+    if labeler.id in access.excluded(connection, project_id):
+        return 0
     unseen = _unseen(labeler)
     wanted = (tasks.c.judged < tasks.c.overlap) | tasks.c.gold.is_not(None)
     in_hand = sa.select(sa.func.count()).select_from(assignments).join(tasks, tasks.c.id == assignments.c.task_id)
@@ -191,7 +195,7 @@ def fresh(connection: Connection, project_id: int, labeler: Labeler) -> int | No
     """What `claim` would give, where it need not write: a correction, or a lease with half its time still to run."""
     access.active(connection, labeler)
     first = connection.execute(_in_hand(labeler, project_id).limit(1)).one_or_none()
-    if first is None:
+    if first is None or labeler.id in access.excluded(connection, project_id):
         return None
     half = project_settings(connection, project_id).lease_seconds / 2
     enough = connection.scalar(sa.select(now(connection.dialect.name) + half)) or 0.0
@@ -206,11 +210,16 @@ def _in_hand(labeler: Labeler, project_id: int) -> sa.Select[Any]:
 
 def _current(connection: Connection, project_id: int, labeler: Labeler) -> int | None:
     rows = connection.execute(_in_hand(labeler, project_id).limit(MOST_TAKEN_UP)).all()
+    if not rows:
+        return None
+    savepoint = connection.begin_nested()  # whoever goes on to wait for another task must hold none
     # In order of id, so that two people with leases of the same tasks never wait for each other.
     found = {row.task_id: locked(connection, row.task_id) for row in sorted(rows, key=lambda r: r.task_id)}
     for row in rows:  # a lease that ran out is taken up again if nobody else took the place
         if row.reopened or free_places(connection, found[row.task_id], labeler.id) > 0:
+            savepoint.commit()
             return int(row.id)
+    savepoint.rollback()
     return None
 
 
@@ -319,6 +328,7 @@ def _first_free(
     passed: list[int] = []  # PostgreSQL: tasks that another claim took between our look and our lock
     waits = connection.dialect.name == "sqlite"  # its writers are one at a time anyway
     while True:
+        savepoint = connection.begin_nested()  # as in `_current`
         task = connection.execute(
             sa.select(tasks)
             .where(*wanted, _unseen(labeler), tasks.c.id.not_in(passed))
@@ -327,7 +337,9 @@ def _first_free(
             .with_for_update(skip_locked=not waits, key_share=True)
         ).one_or_none()
         if task is not None and free_places(connection, task, labeler.id) > 0:
+            savepoint.commit()
             return int(task.id)
+        savepoint.rollback()
         if task is not None:
             passed.append(task.id)
         elif waits:

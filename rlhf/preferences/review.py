@@ -46,9 +46,10 @@ def decide(
     access.record(connection, by, "decide", task=task_id, verdict=kind)
 
 
-def verdicts_of(connection: Connection, where: sa.ColumnElement[bool]) -> dict[int, Verdict]:
-    """The verdict on each of these tasks that has one, the latest."""
-    last = sa.select(sa.func.max(verdicts.c.id)).group_by(verdicts.c.task_id)
+def verdicts_of(connection: Connection, project_id: int, where: sa.ColumnElement[bool]) -> dict[int, Verdict]:
+    """The verdict on each of these tasks that has one, the latest; those of excluded people do not stand."""
+    heard = verdicts.c.labeler_id.not_in(access.excluded(connection, project_id))
+    last = sa.select(sa.func.max(verdicts.c.id)).where(heard).group_by(verdicts.c.task_id)
     rows = connection.execute(
         sa.select(verdicts, labelers.c.name)
         .join(tasks, tasks.c.id == verdicts.c.task_id)
@@ -75,43 +76,43 @@ def exclude(
     """Let this person's rankings be in no export; `replace`: their tasks want one more person each."""
     check_text(reason, "reason")
     judging.check_length(reason, "reason", judging.REASON_LENGTH)
-    if labeler_id in excluded(connection, project_id):
+    if labeler_id in access.excluded(connection, project_id):
         raise StoreError("this person's rankings are left out of exports already")
-    _append(connection, project_id, labeler_id, True, reason, by)
+    _append(connection, project_id, labeler_id, by, {"excluded": True, "replaced": replace, "reason": reason})
     if replace:
-        theirs = sa.select(assignments.c.task_id).where(
-            assignments.c.labeler_id == labeler_id,
-            assignments.c.project_id == project_id,
-            assignments.c.state == "done",
-        )
-        wanted = sa.select(tasks.c.id).where(
-            tasks.c.id.in_(theirs), tasks.c.gold.is_(None), tasks.c.overlap < intake.MOST_OVERLAP
-        )
-        ids = list(connection.scalars(wanted.order_by(tasks.c.id).with_for_update(key_share=True)))
-        for start in range(0, len(ids), intake.CHUNK):
-            more = sa.update(tasks).where(tasks.c.id.in_(ids[start : start + intake.CHUNK]))
-            connection.execute(more.values(overlap=tasks.c.overlap + 1))
-        queue.changed(connection, project_id)
+        _ask(connection, project_id, labeler_id, 1)
     access.record(connection, by, "exclude", project=project_id, labeler=labeler_id, replace=replace)
 
 
 def include(connection: Connection, project_id: int, labeler_id: int, by: Labeler | None) -> None:
-    """Take an excluded person's rankings into exports again."""
-    if labeler_id not in excluded(connection, project_id):
+    """Take an excluded person's rankings into exports again; places that were to replace theirs and are free, close."""
+    mine = access.latest_exclusions(project_id).where(exclusions.c.labeler_id == labeler_id)
+    row = connection.execute(mine.with_only_columns(exclusions.c.replaced)).one_or_none()
+    if row is None:
         raise StoreError("this person's rankings are not left out of exports")
-    _append(connection, project_id, labeler_id, False, "", by)
+    _append(connection, project_id, labeler_id, by, {"excluded": False, "replaced": False, "reason": ""})
+    if row.replaced:
+        _ask(connection, project_id, labeler_id, -1)
     access.record(connection, by, "include", project=project_id, labeler=labeler_id)
 
 
-def excluded(connection: Connection, project_id: int) -> set[int]:
-    """Ids of the people whose rankings the project's exports leave out."""
-    return set(connection.scalars(_latest(project_id).with_only_columns(exclusions.c.labeler_id)))
+def _ask(connection: Connection, project_id: int, labeler_id: int, change: int) -> None:
+    """Let each task that this person ranked want one person more, or (-1) one less, where nobody has that place yet."""
+    mine = (assignments.c.labeler_id == labeler_id) & (assignments.c.project_id == project_id)
+    theirs = sa.select(assignments.c.task_id).where(mine, assignments.c.state == "done")
+    ordinary = tasks.c.id.in_(theirs) & tasks.c.gold.is_(None) & (tasks.c.overlap < intake.MOST_OVERLAP)
+    found = connection.execute(sa.select(tasks).where(ordinary).order_by(tasks.c.id).with_for_update(key_share=True))
+    ids = [task.id for task in found.all() if change > 0 or queue.free_places(connection, task, labeler_id) > 1]
+    for start in range(0, len(ids), intake.CHUNK):
+        these = sa.update(tasks).where(tasks.c.id.in_(ids[start : start + intake.CHUNK]))
+        connection.execute(these.values(overlap=tasks.c.overlap + change))
+    queue.changed(connection, project_id)
 
 
 def exclusions_of(connection: Connection, project_id: int) -> list[Exclusion]:
     """Who is excluded, last decided first."""
     query = (
-        _latest(project_id)
+        access.latest_exclusions(project_id)
         .with_only_columns(exclusions, labelers.c.name, reviewers.c.name.label("by_name"))
         .join(labelers, labelers.c.id == exclusions.c.labeler_id)
         .outerjoin(reviewers, reviewers.c.id == exclusions.c.by_id)
@@ -120,15 +121,8 @@ def exclusions_of(connection: Connection, project_id: int) -> list[Exclusion]:
     return [Exclusion(row.name, row.reason, row.by_name or "", row.created_at) for row in rows]
 
 
-def _latest(project_id: int) -> sa.Select[tuple[int]]:
-    mine = exclusions.c.project_id == project_id
-    last = sa.select(sa.func.max(exclusions.c.id)).where(mine).group_by(exclusions.c.labeler_id)
-    return sa.select(exclusions.c.id).where(exclusions.c.id.in_(last), exclusions.c.excluded)
-
-
 def _append(
-    connection: Connection, project_id: int, labeler_id: int, excluded: bool, reason: str, by: Labeler | None
+    connection: Connection, project_id: int, labeler_id: int, by: Labeler | None, what: Mapping[str, bool | str]
 ) -> None:
-    row = {"project_id": project_id, "labeler_id": labeler_id, "excluded": excluded, "reason": reason}
-    row["by_id"] = None if by is None else by.id
+    row = {"project_id": project_id, "labeler_id": labeler_id, "by_id": None if by is None else by.id, **what}
     connection.execute(sa.insert(exclusions).values(created_at=now(connection.dialect.name), **row))

@@ -79,7 +79,6 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
         trainer.prepare()
     assert trainer.normalizer is not None and trainer.length is not None
     tracker.start(STAGE, section.updates, trainer.updates_done)
-    drop_samples(config.run_path / SAMPLES, trainer.updates_done)
     metrics = _train(trainer, base, tracker, folder, key)
 
     # 4. Save the aligned adapter; the critic stays behind.
@@ -108,6 +107,8 @@ def run(config: Config, base: SharedBase, tracker: Tracker) -> dict[str, Any]:
 def _train(trainer: PPOTrainer, base: SharedBase, tracker: Tracker, folder: Path, key: str) -> dict[str, float]:
     """Update by update, with checkpoints in `folder`; the last one's metrics."""
     section, metrics = trainer.section, dict[str, float]()
+    if trainer.accelerator.is_main_process:  # nobody else reads or writes them, so nobody waits
+        drop_samples(tracker.path.with_name(SAMPLES), trainer.updates_done)
     while trainer.updates_done < section.updates:
         try:
             with base.dense_weights():

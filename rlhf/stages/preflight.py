@@ -17,6 +17,7 @@ from rlhf.ppo.scoring import probe_judge
 from rlhf.preferences import LabelStore, ProjectSettings, intake
 from rlhf.preferences.engine import make_engine, schema_version, shown, store_url
 from rlhf.preferences.schema import DEFAULT_PROJECT
+from rlhf.stages import contestants
 from rlhf.stages.common import imported_batch
 
 Recorded = Mapping[str, Mapping[str, Any]]  # entries of the manifest, by stage
@@ -46,6 +47,7 @@ def check(config: Config, stages: Sequence[str], recorded: Recorded, base_sha256
         prompts = load_prompts(config.data.prompts, "train", eval_fraction=config.data.eval_fraction)
         if "sample" in stages:
             _check_sampling(config, prompts)
+            contestants.check(config, base_sha256)
     if "evaluate" in stages:
         held_out = load_prompts(config.data.prompts or "", "eval", eval_fraction=config.data.eval_fraction)
         if len(held_out) < config.evaluate.prompts:
@@ -69,7 +71,7 @@ def check(config: Config, stages: Sequence[str], recorded: Recorded, base_sha256
     if "evaluate" in stages:
         _check_judges(config, stages, recorded, base_sha256, list(config.evaluate.judges.values()))
     for stage in stages:
-        needed = (config.sample.adapter,) if stage == "sample" else NEEDS.get(stage, ())
+        needed = contestants.own_adapters(config.sample) if stage == "sample" else NEEDS.get(stage, ())
         for adapter in needed:
             _check_adapter(config, stages, recorded, base_sha256, adapter)
 
@@ -129,11 +131,17 @@ def _check_sampling(config: Config, prompts: Sequence[Prompt]) -> None:
     intake.check_batch(config.sample.batch)
     for i, prompt in enumerate(prompts):
         intake.check_group(prompt.group, f"{config.data.prompts}, prompt {i} to train on")
-    settings = _project_settings(config)
-    if settings is not None and settings.k not in (None, config.sample.completions):
+    settings, section = _project_settings(config), config.sample
+    size = len(section.contestants) if section.against else section.completions
+    if settings is not None and settings.k not in (None, size):
+        what = (
+            f"sample.against: makes tasks of {size} completions"
+            if section.against
+            else f"sample.completions: is {size}"
+        )
         raise ConfigError(
-            f"sample.completions: is {config.sample.completions}, but tasks of project {config.store.project!r} have "
-            f"{settings.k} (its k); set one to the other, or run the other stages alone"
+            f"sample.{what}, but tasks of project {config.store.project!r} have {settings.k} (its k); "
+            "set one to the other, or run the other stages alone"
         )
 
 

@@ -76,6 +76,8 @@ def closing_lines(store_url: str, summary: dict[str, Any]) -> list[str]:
             f"{sample['tasks']} prompts with {sample['completions']} completions are in the label store; rank them: "
             f"rlhf label --store {store_url} --open"
         )
+        if "contestants" in sample:
+            lines.append(f"who wins: rlhf arena show --store {store_url}")
     if "active" in summary and summary["active"]["chosen"]:
         active = summary["active"]
         lines.append(

@@ -59,7 +59,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.said: list[tuple[int, str, str]] = []  # task, person, submit id
         self.clock = 0
         self.out: set[str] = set()  # who is suspended
-        self.excluded: set[str] = set()  # whose rankings are in no export
+        self.excluded: dict[str, bool] = {}  # whose rankings are in no export; whether others are asked instead
         self.verdicts: dict[int, str] = {}
         self.store.invite("rex", "admin")
         self.rex = self.store.labeler("rex")
@@ -84,6 +84,8 @@ class StoreMachine(RuleBasedStateMachine):
         return self.overlap[task] - self.taken(task, but=name)
 
     def expected_claim(self, name: str) -> int | None:
+        if name in self.excluded:
+            return None
         mine = [(t, p) for (t, n), p in self.places.items() if n == name and (p.state == "open" or p.reopened)]
         for task, place in sorted(mine, key=lambda tp: (not tp[1].reopened, -tp[1].until)):
             if place.reopened or self.free(task, name) > 0:
@@ -136,7 +138,7 @@ class StoreMachine(RuleBasedStateMachine):
             with pytest.raises(StoreError, match="judged or skipped already"):
                 self.send(task, name, submit_id, skip)
             return
-        surplus = not skip and place.state != "done" and self.free(task, name) < 1
+        surplus = not skip and place.state != "done" and (name in self.excluded or self.free(task, name) < 1)
         assert self.send(task, name, submit_id, skip) is (Outcome.SURPLUS if surplus else Outcome.COUNTED)
         state = "skipped" if skip else "surplus" if surplus else "done"
         self.places[task, name] = Place(state, until=now)
@@ -209,15 +211,17 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(PEOPLE), replace=st.booleans())
     def exclude_or_include(self, name: str, replace: bool) -> None:
-        """With `replace`, each task that they ranked wants one person more."""
+        """With `replace`, each task that they ranked wants one person more, until they are taken in again."""
+        theirs = [task for (task, who), place in self.places.items() if who == name and place.state == "done"]
         if name in self.excluded:
             self.store.include(name, by=self.rex)
-            self.excluded.remove(name)
+            for task in theirs if self.excluded.pop(name) else []:
+                self.overlap[task] -= self.free(task, name) > 1  # one is their own
             return
         self.store.exclude(name, "why", replace=replace, by=self.rex)
-        self.excluded.add(name)
-        for (task, who), place in self.places.items():
-            self.overlap[task] += replace and who == name and place.state == "done"
+        self.excluded[name] = replace
+        for task in theirs if replace else []:
+            self.overlap[task] += 1
 
     @rule(data=st.data(), kind=st.sampled_from(("ranking", "keep", "drop")))
     def decide(self, data: st.DataObject, kind: VerdictKind) -> None:
@@ -263,7 +267,7 @@ class StoreMachine(RuleBasedStateMachine):
             had = {task for task, who in self.places if who == name}
             open_ones = [t for t in had if self.places[t, name].state == "open"]
             wanted = [t for t in self.overlap if self.judged(t) < self.overlap[t]]
-            to_come = [t for t in wanted if t not in had or t in open_ones]
+            to_come = [t for t in wanted if t not in had or t in open_ones] if name not in self.excluded else []
             assert self.store.progress(person).remaining == len(to_come)
         kept = [
             task

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 OWN_DATA = ROOT / "examples" / "own_data"
 OWN_CONFIG = OWN_DATA / "config.yaml"
-PAGES = sorted([README, *ROOT.glob("examples/**/*.md")])
+PAGES = sorted([README, ROOT / "docs" / "labeling.md", *ROOT.glob("examples/**/*.md")])
 SCRIPTS = sorted(ROOT.glob("examples/**/*.py"))
 FIGURE = ROOT / "docs" / "quickstart.png"  # drawn from a finished quickstart
 NUMBERS = ("quickstart", "film-reviews", "ppo-speed", "ppo-quality")
@@ -271,6 +271,8 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "runs" / "quickstart").mkdir(parents=True)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "ppo.md").write_text(text, encoding="utf-8")
+    section = "<!-- numbers: active-learning -->\nold\n<!-- /numbers: active-learning -->\n"
+    (tmp_path / "docs" / "labeling.md").write_text(section, encoding="utf-8")
     return tmp_path
 
 
@@ -339,9 +341,18 @@ QUALITY = {
 }  # fmt: skip
 
 
+ACTIVE = {
+    "seeds": 5, "evaluation_pairs": 3000, "date": "2026-01-06",
+    "kinds": {
+        "pairs": {"label_ratios": {"active": {"128": {"value": 0.5, "ci95": [0.25, 0.75]}}}},
+        "fours": {"label_ratios": {"active": {"64": {"value": 0.875, "ci95": [0.625, None]}}}},
+    },
+}  # fmt: skip
+
+
 def test_what_the_benchmarks_found_reaches_its_sections(checkout: Path) -> None:
     numbers = script("benchmarks/readme_numbers.py")
-    for name, found in (("ppo-vs-trl", SPEED), ("ppo-quality", QUALITY)):
+    for name, found in (("ppo-vs-trl", SPEED), ("ppo-quality", QUALITY), ("active-learning", ACTIVE)):
         (checkout / "docs" / f"{name}.json").write_text(json.dumps(found), encoding="utf-8")
     assert numbers.main(["--root", str(checkout)]) == 0
     short, text = ((checkout / page).read_text(encoding="utf-8") for page in ("README.md", "docs/ppo.md"))
@@ -359,6 +370,8 @@ def test_what_the_benchmarks_found_reaches_its_sections(checkout: Path) -> None:
     assert "| 2 and more |  | 4.00 (1 seed) |" in text and "| 0 to 1 |" not in text
     assert "gold rose in 5 of our seeds, by 1.50 in the last two rounds, and in 4 of TRL's, by 0.00." in text
     assert "(TRL's means lie -0.50 to -0.50 from ours there)" in short
+    labeling = (checkout / "docs" / "labeling.md").read_text(encoding="utf-8")
+    assert "| 128 and 64 | 0.50 [0.25, 0.75] | 0.88 [0.62, not reached] |" in labeling and "over 5 seeds" in labeling
     assert "old quickstart" in short and "old ppo" not in short + text
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from rlhf.data.records import Ranking
 from rlhf.errors import DataError, StoreError
-from rlhf.preferences import Labeler, LabelStore, NewTask, Note
+from rlhf.preferences import Labeler, LabelStore, NewTask, Note, Outcome
 
 
 def person(store: LabelStore, name: str, role: str) -> Labeler:
@@ -211,6 +211,58 @@ def test_an_exclusion_can_ask_others_instead(store: LabelStore) -> None:
     store.exclude("bob", "At random.", replace=True)
     assert rank(store, "cid", "a") == 1 and ranked(store) == {("p", "cid"): (1, 2)} and store.check() == []
     assert store.claim(store.labeler("dan")) is None
+
+
+def test_who_is_excluded_gets_nothing_more_and_takes_nobodys_place(store: LabelStore) -> None:
+    store.add_tasks([NewTask(p, ("a", "b")) for p in "pqr"], batch="one")
+    rank(store, "bob", "b")
+    bob = store.labeler("bob")
+    begun = store.claim(bob)
+    assert begun is not None and store.progress(bob).remaining == 2
+    store.exclude("bob", "At random.")
+    assert store.claim(bob) is None and store.progress(bob).remaining == 0
+    said = store.submit(begun, {c.id: 1 for c in begun.completions}, submit_id="late")
+    assert said is Outcome.SURPLUS and store.counts().waiting == 2 and store.check() == []
+    store.include("bob")
+    assert rank(store, "bob", "b") == 3
+
+
+def test_places_that_nobody_took_close_when_the_excluded_person_comes_back(store: LabelStore) -> None:
+    store.add_tasks([NewTask(p, ("a", "b")) for p in "pqr"], batch="one")
+    for _ in range(3):
+        rank(store, "bob", "b")
+    for _ in range(3):
+        store.exclude("bob", "why", replace=True)
+        assert store.open_places() == {1: 1, 2: 1, 3: 1}
+        store.include("bob")
+        assert store.open_places() == {}
+    store.exclude("bob", "why", replace=True)
+    assert rank(store, "ann", "a") == 1 and store.claim(store.labeler("cid")) is not None
+    store.include("bob")
+    assert store.open_places() == {2: 1}  # Cid works on it
+    assert [(v.judged, v.overlap) for v in store.task_views([1, 2, 3])] == [(2, 2), (1, 2), (1, 1)]
+    assert store.check() == []
+
+
+def test_the_verdict_of_somebody_excluded_does_not_stand(store: LabelStore) -> None:
+    store.add_tasks([NewTask("p", ("a", "b"))], batch="one")
+    rank(store, "ann", "a")
+    rita, rex = person(store, "rita", "reviewer"), person(store, "rex", "reviewer")
+    store.decide(1, "keep", by=rex)
+    store.decide(1, "drop", by=rita)
+    assert store.rankings() == [] and store.counts().rankings == 0
+    store.exclude("rita", "Made it all up.")
+    assert len(store.rankings()) == store.counts().rankings == 1 and store.verdicts()[1].by == "rex"
+
+
+def test_somebody_erased_can_be_excluded(store: LabelStore) -> None:
+    store.add_tasks([NewTask("p", ("a", "b"))], batch="one")
+    rank(store, "bob", "b")
+    pseudonym = store.erase("bob")
+    store.exclude(pseudonym, "At random.")
+    assert store.rankings() == []
+    store.include(pseudonym)
+    assert len(store.rankings()) == 1
 
 
 def test_exclusion_is_by_project(store: LabelStore, store_url: str) -> None:

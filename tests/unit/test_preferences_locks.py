@@ -6,12 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from rlhf.data.records import Ranking
 from rlhf.errors import StoreError
-from rlhf.preferences import Labeler, LabelStore, NewTask, imports, queue
+from rlhf.preferences import Labeler, LabelStore, NewTask, Said, evidence, imports, judging, queue
+from rlhf.preferences.schema import assignments
 
 pytestmark = pytest.mark.postgres
 
@@ -106,3 +109,58 @@ def test_nobody_is_told_that_all_is_done_because_another_claims_in_the_same_mome
             time.sleep(0.3)
         thread.join(10)
         assert [a is not None and a.prompt for a in found] == ["p"]
+
+
+def test_what_is_read_is_one_moment_however_many_queries_it_takes(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two of them another task and its judgment come in."""
+    with LabelStore.open(url) as store, LabelStore.open(url) as other:
+        store.import_rankings([Ranking("p", ("a", "b"), (1, 2), "ann")], batch="one")
+        before = store.stamp()
+        facts = evidence._facts
+
+        def slow(where: Any) -> Any:
+            found = facts(where)
+            monkeypatch.setattr(evidence, "_facts", facts)
+            other.import_rankings([Ranking("q", ("c", "d"), (1, 2), "bob")], batch="one")
+            return found
+
+        monkeypatch.setattr(evidence, "_facts", slow)
+        with store._reading() as connection:
+            connection.execute(sa.text("SELECT 1"))  # the moment
+            assert [j.labeler for j in evidence.judged(connection, store._project_id, None)] == ["ann"]
+        assert [j.labeler for j in store.judged()] == ["ann", "bob"] and store.stamp() != before
+
+
+def test_the_stamp_sees_what_is_committed_after_a_higher_number(url: str) -> None:
+    with LabelStore.open(url) as store, LabelStore.open(url) as other:
+        store.add_tasks([NewTask(p, ("a", "b")) for p in "pq"], batch="one")
+        first, second = (store.claim(store.labeler(name)) for name in ("ann", "bob"))
+        assert first is not None and second is not None
+        with other._writing() as connection:
+            said = Said({c.id: 1 for c in first.completions})
+            judging.submit(connection, other._project_id, first, said, submit_id="1")
+            store.submit(second, {c.id: 1 for c in second.completions}, submit_id="2")
+            before = store.stamp()
+        assert store.stamp() != before and len(store.judged()) == 2
+
+
+def test_claims_that_wait_hold_nothing_that_others_wait_for(url: str) -> None:
+    """Leases that ran out and cannot be taken up are let go of before the next task is waited for."""
+    with LabelStore.open(url) as store, LabelStore.open(url) as other:
+        store.add_tasks([NewTask(p, ("a", "b")) for p in "pq"], batch="one")
+        ann, bob = store.labeler("ann"), store.labeler("bob")
+        lost = store.claim(ann)
+        assert lost is not None
+        with store._writing() as connection:
+            connection.execute(sa.update(assignments).values(leased_until=0.0))
+        given = store.claim(bob)
+        assert given is not None and given.task_id == lost.task_id
+        found: list[Any] = []
+        with other._writing() as connection:  # as a lead's new order does, from the second task on to the first
+            queue.locked(connection, 2)
+            thread = threading.Thread(target=lambda: found.append(store.claim(ann)))
+            thread.start()
+            time.sleep(0.5)
+            queue.locked(connection, 1)
+        thread.join(10)
+        assert [a is not None and a.task_id for a in found] == [2]
