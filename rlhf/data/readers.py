@@ -1,7 +1,7 @@
 """Rows out of files and `datasets` names, each with the place it came from, for error messages. No torch here.
 
-Every reader streams: however long a file is, memory holds a few rows of it. `.gz` behind `.jsonl`, `.json` or `.csv` is
-unpacked on the way.
+Every reader streams: however long a file is, memory holds a few rows of it, and no row of a text file may be longer
+than `LONGEST`. `.gz` behind `.jsonl`, `.json` or `.csv` is unpacked on the way.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +22,8 @@ from rlhf.errors import DataError
 Rows = Iterator[tuple[str, dict[str, Any]]]
 LIST_COLUMNS = ("completions", "ranks", "messages")
 CHAT = '[{"'  # how chat messages begin in a cell of a CSV file
-CELL_LENGTH = 2**27  # bytes of a cell, or of one object of a JSON array: more is no row but a broken file
+LONGEST = 2**26  # bytes, unpacked, of a line, of a row of CSV, of an object of a JSON array: more is a broken file
+SPACES = re.compile(r"[ \t\r\n]*")
 # What a spreadsheet would run: `=`, `+`, `-`, `@` (also their full-width forms), tab and return, with spaces and quotes
 # before them or none; and what this reader would take for a chat. Apostrophes are among those quotes, so that a text
 # that begins with one is marked as well, and `escaped` and `unescaped` undo each other exactly.
@@ -41,6 +43,29 @@ def suffix_of(path: Path) -> str:
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
+def path_of(source: str) -> Path:
+    """The path that a source names, `~` and all; DataError for the home of nobody."""
+    try:
+        return Path(source).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{source}: no such file ({_one_line(error)}); check the path") from None
+
+
+def no_file(source: str) -> DataError:
+    """What to say of a path that is no file."""
+    if path_of(source).exists():
+        return DataError(f"{source}: is no ordinary file (but a pipe or a device); copy its content into a file")
+    return DataError(f"{source}: no such file; check the path, which is relative to {Path.cwd()}")
+
+
+def too_long(where: str, about: str = "") -> DataError:
+    """What to say of a row that is longer than `LONGEST`; `about`: what else may be wrong with it."""
+    return DataError(
+        f"{where}: {about}longer than {LONGEST / 2**20:g} MiB, the most for one row; put each record on a "
+        "line of its own, or cut this one out"
+    )
+
+
 @contextmanager
 def opened(path: Path, meter: Meter) -> Iterator[IO[bytes]]:
     """The file's bytes, unpacked if its name ends with `.gz`; the meter follows in the packed ones."""
@@ -57,11 +82,13 @@ def opened(path: Path, meter: Meter) -> Iterator[IO[bytes]]:
 
 
 def lines(path: Path, meter: Meter) -> Iterator[tuple[int, bytes, int]]:
-    """Each line with its end: number from 1, bytes, and how many bytes came before it."""
+    """Each line with its end: number from 1, bytes, and how many bytes came before it; none longer than `LONGEST`."""
     packed = path.suffix.lower() == ".gz"
     with opened(path, meter) as file:
         offset = 0
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(iter(partial(file.readline, LONGEST + 1), b""), start=1):
+            if len(raw) > LONGEST:
+                raise too_long(f"{path}, line {number}")
             offset += len(raw)
             if not packed:
                 meter.done = offset
@@ -115,7 +142,8 @@ class _Text:
         self._rest, self._read = b"", 0  # bytes of a character that the last chunk cut; how many were read before
 
     def _more(self) -> bool:
-        raw = self._rest + self._file.read(max(self.CHUNK, len(self._window)))
+        room = max(LONGEST - len(self._window) + self._at, 0) + self.CHUNK
+        raw = self._rest + self._file.read(min(max(self.CHUNK, len(self._window)), room))
         self._ended = len(raw) == len(self._rest)
         try:
             whole, self._rest = raw.decode("utf-8"), b""
@@ -133,8 +161,8 @@ class _Text:
     def peek(self) -> str:
         """The next character that is no space; "" at the end."""
         while True:
-            while self._at < len(self._window) and self._window[self._at] in " \t\r\n":
-                self._at += 1
+            spaces = SPACES.match(self._window, self._at)
+            self._at = spaces.end() if spaces else self._at
             if self._at < len(self._window):
                 return self._window[self._at]
             if not self._more():
@@ -157,8 +185,10 @@ class _Text:
                 found, self._at = json.JSONDecoder().raw_decode(self._window, self._at)
                 return found
             except (ValueError, RecursionError) as error:
-                too_long = len(self._window) - self._at > CELL_LENGTH
-                if too_long or isinstance(error, RecursionError) or not self._more():
+                ended = isinstance(error, RecursionError)
+                if not ended and len(self._window) - self._at > LONGEST:
+                    raise too_long(where, f"not valid JSON ({_one_line(error)}), or ") from error
+                if ended or not self._more():
                     raise DataError(
                         f"{where}: not valid JSON ({_one_line(error)}); mend or cut out this record"
                     ) from error
@@ -166,13 +196,14 @@ class _Text:
 
 def read_csv(path: Path, meter: Meter | None = None) -> Rows:
     """A header row, then one record a row; an empty cell is an absent field. Undoes what `escaped` does."""
-    csv.field_size_limit(CELL_LENGTH)
-    reader = csv.reader(_csv_lines(path, meter or Meter()), strict=True)
+    csv.field_size_limit(LONGEST)
+    row = _Row()
+    reader = csv.reader(_csv_lines(path, meter or Meter(), row), strict=True)
     header: list[str] | None = None
     start = 1
     try:
         for cells in reader:
-            where, start = f"{path}, line {start}", reader.line_num + 1
+            where, start, row.length = f"{path}, line {start}", reader.line_num + 1, 0
             if header is None:
                 header = cells
                 if len(set(header)) < len(header):
@@ -208,8 +239,8 @@ def read_parquet(path: Path, meter: Meter | None = None) -> Rows:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}, row {number}", _present(row)
-                meter.done = meter.size * number // found.metadata.num_rows
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
+                meter.done = meter.size * number // max(found.metadata.num_rows, number)
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # the latter: texts and times out of range
         raise DataError(f"{path}: not a readable Parquet file ({_one_line(error)}); write it again") from error
 
 
@@ -302,9 +333,19 @@ def _decoded(raw: bytes, where: str, offset: int) -> str:
         ) from error
 
 
-def _csv_lines(path: Path, meter: Meter) -> Iterator[str]:
+class _Row:
+    """How many bytes of a row of CSV were read; it may go over many lines, of which the first is `line`."""
+
+    length, line = 0, 1
+
+
+def _csv_lines(path: Path, meter: Meter, row: _Row) -> Iterator[str]:
     for number, raw, offset in lines(path, meter):
         where = f"{path}, line {number}"
+        row.line = row.line if row.length else number
+        row.length += len(raw)
+        if row.length > LONGEST:
+            raise too_long(f"{path}, line {row.line}", "a quote that nothing closes, or a row ")
         if b"\x00" in raw:
             raise DataError(f"{where}: holds a NUL byte; save the file as UTF-8 text")
         yield _decoded(raw, where, offset).removeprefix("\ufeff" if number == 1 else "")

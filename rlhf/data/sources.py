@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from rlhf.data import film_reviews, smollm2
 from rlhf.data.cache import sha256_of
-from rlhf.data.readers import READERS, Rows, read_hub, suffix_of
+from rlhf.data.readers import READERS, Rows, no_file, path_of, read_hub, suffix_of
 from rlhf.data.records import Demonstration, Prompt, Ranking, parse_demonstration, parse_prompt, parse_ranking
 from rlhf.data.splits import split_by_hash
 from rlhf.errors import DataError
@@ -92,11 +91,11 @@ def source_fingerprint(source: str) -> str:
         return f"{smollm2.PACKAGE.sha256}:v{smollm2.VERSION}"
     if _is_builtin_data(source):
         return f"{film_reviews.PACKAGE.sha256}:v{film_reviews.VERSION}"
-    path = Path(source).expanduser()
+    path = path_of(source)
     if path.is_file():
         return sha256_of(path)
     if suffix_of(path) in READERS:
-        raise DataError(f"{source}: no such file; check the path, which is relative to {Path.cwd()}")
+        raise no_file(source)
     return f"hub:{source}"
 
 
@@ -128,16 +127,18 @@ def _parsed(source: str, parse: Callable[[Mapping[str, Any], str], R]) -> list[R
 
 
 def _rows(source: str) -> Rows:
-    path = Path(source).expanduser()
+    path = path_of(source)
     suffix = suffix_of(path)
     if path.is_dir():
         raise DataError(f"{source}: is a folder; name a file in it ({', '.join(READERS)})")
     if suffix in READERS:
         if not path.is_file():
-            raise DataError(f"{source}: no such file; check the path, which is relative to {Path.cwd()}")
+            raise no_file(source)
         return READERS[suffix](path)
     if path.is_file():
         raise DataError(f"{source}: unknown kind of file {suffix!r}; expected one of {', '.join(READERS)}")
+    if path.exists():
+        raise no_file(source)
     return read_hub(source)
 
 

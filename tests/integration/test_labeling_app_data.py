@@ -119,6 +119,11 @@ def test_what_is_no_ranking_is_counted_before_and_after(page: Page, store: Label
             "pairs.jsonl, line 1, field 'rejected': the text",
         ),
         ("x.jsonl", '{"q": 1}\n', "x.jsonl, line 1: no format is known that has 'q'"),
+        (
+            "studio.jsonl",
+            '{"data": {}, "annotations": [{"result": [{"type": "pairwise", "value": {"selected": ["left"]}}]}]}',
+            "studio.jsonl, line 1, annotation 1: expected selected left or right, found list",
+        ),
         ("x.gz", "MZ", "x.gz: unknown kind of file"),
     ],
 )

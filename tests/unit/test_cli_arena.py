@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rlhf import cli
+from rlhf.data import readers
 from rlhf.preferences import LabelStore, NewTask
 
 runner = CliRunner()
@@ -120,6 +122,18 @@ def test_what_makes_no_arena_is_refused_and_leaves_nothing_behind(store: Path, t
     bad = write(tmp_path / "bad.jsonl", {"prompt": "p"})
     assert "bad.jsonl, line 1: field 'completion' is missing" in refusal("arena", "add", one, bad, *end)
     assert refusal("arena", "add", one, other, "--batch", "", "--store", store).startswith("batch: expected 1 to 200")
+    assert not store.exists()
+
+
+def test_a_line_without_an_end_is_refused(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "LONGEST", 2**20)
+    one = write(tmp_path / "one.jsonl", says("p", "x"))
+    long = write(tmp_path / "long.jsonl", says("p", "x"), says("q", "y" * 2**20))
+    said = refusal("arena", "add", one, long, "--batch", "b", "--store", store)
+    assert said.startswith(f"{long}, line 2: longer than 1 MiB, the most for one row; put each record on a line")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    said = refusal("arena", "add", one, tmp_path / "pipe.jsonl", "--batch", "b", "--store", store)
+    assert "pipe.jsonl: is no ordinary file (but a pipe or a device); copy" in said
     assert not store.exists()
 
 

@@ -112,6 +112,14 @@ BAD: dict[str, tuple[str, str]] = {
         '{"prompt": "p", "chosen": "a", "rejected": "b", "labeler": "a\\u202eb"}',
         "line 1, field 'labeler': expected 1 to 80 visible characters",
     ),
+    "side.jsonl": (
+        '{"data": {}, "annotations": [{"result": [{"type": "pairwise", "value": {"selected": ["left"]}}]}]}',
+        "line 1, annotation 1: expected selected left or right, found list",
+    ),
+    "role.jsonl": (
+        '{"message_tree_id": "t", "prompt": {"message_id": "m", "role": {}, "text": "x"}}',
+        "line 1, message 'm': expected a 'text' and a 'role' of prompter or assistant",
+    ),
     "cut.jsonl.gz": ("not packed", "not a whole gzip file"),
 }
 

@@ -175,7 +175,7 @@ def test_an_array_is_read_record_by_record(tmp_path: Path, monkeypatch: pytest.M
         assert tracemalloc.get_traced_memory()[1] < 4e6
     finally:
         tracemalloc.stop()
-    monkeypatch.setattr(readers, "CELL_LENGTH", 2**16)
+    monkeypatch.setattr(readers, "LONGEST", 2**16)
     path.write_text('[{"text": "' + "x" * 10**7)
     meter = Meter()
     with pytest.raises(DataError, match="record 1: not valid JSON"):

@@ -20,15 +20,18 @@ from rlhf.preferences.exchange.base import (
     Format,
     Row,
     Tally,
+    few,
     made_id,
     parsed_meta,
     plain_prompt,
     prompt_field,
     ranking,
+    shown,
     text_meta,
 )
 
 QUESTION = "ranking"
+NUMBER_LENGTH = 20  # characters at the end of a name that are searched for its number
 SUSPICIOUS = 10  # so many bare lists, all in one order, were hardly ranked one by one
 LEFT = {"draft": "drafts", "discarded": "discarded responses"}
 
@@ -42,33 +45,40 @@ def read(found: Rows, tally: Tally) -> Iterator[tuple[str, Ranking]]:
     bare = 0
     where = ""
     for where, row in found:
-        record = row if isinstance(row.get("fields"), dict) else _nested(row)
+        record = row if isinstance(row.get("fields"), dict) else _nested(row, where)
         said, options = _said(record, where)
         if not said:
             tally.left_out["records without a ranking"] += 1
         for number, (response, value) in enumerate(said):
-            status = str(response.get("status") or "submitted").rpartition(".")[2]
+            status = response.get("status") or "submitted"
+            if not isinstance(status, str):
+                raise DataError(f"{where}: expected a text as a response's status, found {shown(status)}")
+            status = status.rpartition(".")[2]
             if status in LEFT:
                 tally.left_out[LEFT[status]] += 1
                 continue
             if isinstance(value[0], str):
                 bare += 1
-                orders.add(tuple(value))
+                orders.add(tuple(map(_option, value)))
             yield where, _ranking(record, response, number, value, options, where)
     if bare >= SUSPICIOUS and len(orders) == 1:
         raise DataError(
-            f"{where}: all {bare} rankings list their options in one order, {', '.join(orders.pop())}: Argilla's "
+            f"{where}: all {bare} rankings list their options in one order, {few(orders.pop())}: Argilla's "
             "Python client drops the ranks (argilla issue 5712); fetch the responses with their ranks from its API"
         )
 
 
-def _nested(row: Mapping[str, Any]) -> Row:
+def _nested(row: Mapping[str, Any], where: str) -> Row:
     """A flattened record with fields, metadata and responses apart; what is neither counts as a field."""
     out: Row = {"id": row.get("id"), "fields": {}, "metadata": {}, "responses": {}}
     for name, value in row.items():
         question, dot, rest = name.rpartition(".responses")
         if dot and not rest and value is not None:
-            users, states = (row.get(f"{name}.{part}") or [None] * len(value) for part in ("users", "status"))
+            columns = {name: value} | {f"{name}.{part}": row.get(f"{name}.{part}") for part in ("users", "status")}
+            for column, said in columns.items():
+                if (said or column == name) and (not isinstance(said, list) or len(said) != len(value)):
+                    raise DataError(f"{where}, field {column[:40]!r}: expected a list, one entry a response")
+            users, states = ([*columns.values()][i] or [None] * len(value) for i in (1, 2))
             answers = zip(value, users, states, strict=True)
             out["responses"][question] = [{"value": v, "user_id": u, "status": s} for v, u, s in answers]
         elif name in ("labelers", "created_at", "meta", "group"):
@@ -85,16 +95,18 @@ def _said(record: Mapping[str, Any], where: str) -> tuple[list[tuple[Row, list[A
         raise DataError(
             f"{where}, field 'responses': expected an object of questions, found {type(responses).__name__}"
         )
+    if not isinstance(record.get("metadata") or {}, dict):
+        raise DataError(f"{where}, field 'metadata': expected an object, found {shown(record['metadata'])}")
     questions: dict[str, list[tuple[Row, list[Any]]]] = {}
     for question, answers in responses.items():
         for answer in answers if isinstance(answers, list) else []:
             value = answer.get("value") if isinstance(answer, dict) else None
             if isinstance(value, list) and len(value) > 1 and all(_option(v) for v in value):
                 ranked = isinstance(value[0], dict)
-                if ranked or all(_field(fields, v) for v in value):  # else labels of another kind of question
+                if ranked or all(_field(fields, _option(v)) for v in value):  # else labels of another kind of question
                     questions.setdefault(question, []).append((answer, value))
     if len(questions) > 1:
-        raise DataError(f"{where}: ranked under several questions ({', '.join(questions)}); keep one of them")
+        raise DataError(f"{where}: ranked under several questions ({few(questions)}); keep one of them")
     said = next(iter(questions.values()), [])
     named: dict[str, str] = {}
     for _, value in said:
@@ -103,8 +115,8 @@ def _said(record: Mapping[str, Any], where: str) -> tuple[list[tuple[Row, list[A
             if field is None:
                 raise DataError(f"{where}: a response ranks {option[:40]!r}, which names no field; name fields so")
             named[option] = field
-    order = list(fields)
-    return said, dict(sorted(named.items(), key=lambda item: order.index(item[1])))
+    order = {field: place for place, field in enumerate(fields)}
+    return said, dict(sorted(named.items(), key=lambda item: order[item[1]]))
 
 
 def _option(value: Any) -> str:
@@ -117,8 +129,8 @@ def _field(fields: Mapping[str, Any], option: str) -> str | None:
     """The field of this name, else the only one that ends with the same number: `Response 2` for `2`."""
     if option in fields:
         return option
-    number = re.search(r"(\d+)$", option)
-    alike = [name for name in fields if number and re.search(rf"(?<!\d){number[1]}$", name)]
+    number = re.search(r"(\d+)$", option[-NUMBER_LENGTH:])
+    alike = [name for name in fields if number and re.search(rf"(?<!\d){number[1]}$", name[-NUMBER_LENGTH:])]
     return alike[0] if len(alike) == 1 else None
 
 
@@ -144,12 +156,19 @@ def _ranking(
             "prompt": fields[prompt],
             "completions": [fields[name] for name in options.values()],
             "ranks": [ranks.get(option) for option in options],
-            "labeler": kept("labelers") if "labelers" in metadata else str(response.get("user_id") or ""),
+            "labeler": kept("labelers") if "labelers" in metadata else _user(response.get("user_id"), where),
             "created_at": kept("created_at"),
             "group": metadata.get("group") or "",
         },
         meta,
     )
+
+
+def _user(value: object, where: str) -> str:
+    """A user's id as the labeler's name; the server's are UUIDs, older ones numbers."""
+    if isinstance(value, bool) or not isinstance(value, str | int | None):
+        raise DataError(f"{where}: expected a text as a response's user_id, found {shown(value)}")
+    return str(value or "")
 
 
 def rows(rankings: Sequence[Ranking], tally: Tally) -> Iterator[Row]:

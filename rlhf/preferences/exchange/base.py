@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,8 +56,24 @@ def listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} ({number})" for reason, number in counts.items())
 
 
-def ranking(where: str, fields: Mapping[str, Any], meta: Mapping[str, Any]) -> Ranking:
+def few(names: Iterable[str]) -> str:
+    """The first of these names, for a message: foreign ones may be many and long."""
+    listed = [*names]
+    more = f" and {len(listed) - 8} more" if len(listed) > 8 else ""
+    return ", ".join(repr(name[:40]) for name in listed[:8]) + more
+
+
+def shown(value: object) -> str:
+    """A foreign value for a message: a text or number as it is, of others what they are."""
+    if isinstance(value, str):
+        return repr(value[:40])
+    return repr(value)[:40] if value is None or isinstance(value, bool | int | float) else type(value).__name__
+
+
+def ranking(where: str, fields: Mapping[str, Any], meta: object) -> Ranking:
     """A checked ranking of these fields with this meta; DataError that begins with `where`."""
+    if not isinstance(meta, Mapping):
+        raise DataError(f"{where}, field 'meta': expected a JSON object, found {shown(meta)}")
     taken = [name for name in meta if name in FIELDS]
     if taken:
         raise DataError(f"{where}, field 'meta': {taken[0]!r} is the name of a ranking's own field; rename it")
@@ -78,7 +94,7 @@ def parsed_meta(text: object, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise DataError(f"{where}, field 'meta': expected a JSON object, found {str(text)[:40]!r}")
+        raise DataError(f"{where}, field 'meta': expected a JSON object, found {shown(text)}")
     return found
 
 
@@ -97,6 +113,5 @@ def prompt_field(fields: Mapping[str, Any], others: Sequence[str], where: str) -
     free = [name for name, value in fields.items() if name not in others and isinstance(value, str | list)]
     found = next((name for name in PROMPTS if name in free), free[0] if len(free) == 1 else None)
     if found is None:
-        listed = ", ".join(map(repr, free)) or "none"
-        raise DataError(f"{where}: cannot tell which field is the prompt ({listed}); name it 'prompt'")
+        raise DataError(f"{where}: cannot tell which field is the prompt ({few(free) or 'none'}); name it 'prompt'")
     return found

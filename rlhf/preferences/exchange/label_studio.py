@@ -13,13 +13,13 @@ knows the order, so those are left out. One file is written in one of the three 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rlhf.data.readers import Rows
 from rlhf.data.records import Ranking, prompt_key
 from rlhf.errors import DataError
-from rlhf.preferences.exchange.base import Format, Row, Tally, made_id, plain_prompt, prompt_field, ranking
+from rlhf.preferences.exchange.base import Format, Row, Tally, few, made_id, plain_prompt, prompt_field, ranking, shown
 
 SIDES = {"left": (1, 2), "right": (2, 1)}
 UNSORTED = "_"  # Label Studio's name for the list that items are taken from
@@ -46,8 +46,10 @@ def read(found: Rows, tally: Tally) -> Iterator[tuple[str, Ranking]]:
             tally.left_out["tasks that nobody annotated"] += 1
         for i, annotation in enumerate(annotations):
             at = f"{where}, annotation {i + 1}"
-            results = [r for r in annotation.get("result") or [] if isinstance(r, dict)]
-            results = [r for r in results if r.get("type") in ("pairwise", "ranker")]
+            said = annotation.get("result") or []
+            if not isinstance(said, list):
+                raise DataError(f"{at}, field 'result': expected a list of results, found {shown(said)}")
+            results = [r for r in said if isinstance(r, dict) and r.get("type") in ("pairwise", "ranker")]
             if annotation.get("was_cancelled"):
                 tally.left_out["cancelled annotations"] += 1
             elif not results:
@@ -66,8 +68,8 @@ def _ranking(data: Mapping[str, Any], annotation: Row, result: Row, where: str) 
     value = result.get("value")
     said = value.get("selected" if result["type"] == "pairwise" else "ranker") if isinstance(value, dict) else None
     if result["type"] == "pairwise":
-        if said not in SIDES:
-            raise DataError(f"{where}: expected selected left or right, found {str(said)[:40]!r}")
+        if not isinstance(said, str) or said not in SIDES:
+            raise DataError(f"{where}: expected selected left or right, found {shown(said)}")
         names = _sides(data, where)
         texts, ranks, others = [data[n] for n in names], list[int | None](SIDES[said]), names
     else:
@@ -86,7 +88,7 @@ def _ranking(data: Mapping[str, Any], annotation: Row, result: Row, where: str) 
         "prompt": data[prompt],
         "completions": texts,
         "ranks": ranks,
-        "labeler": kept["labeler"] if "labeler" in kept else _annotator(annotation.get("completed_by")),
+        "labeler": kept["labeler"] if "labeler" in kept else _annotator(annotation.get("completed_by"), where),
         "created_at": kept.get("created_at", "") if kept else annotation.get("created_at"),
         "group": data.get("group") or "",
     }
@@ -105,7 +107,7 @@ def _sides(data: Mapping[str, Any], where: str) -> list[str]:
             stems.setdefault(end[1], []).append(name)
     pairs = [sorted(names) for names in stems.values() if len(names) == 2]
     if len(pairs) != 1:
-        raise DataError(f"{where}: cannot tell the two compared texts in {', '.join(data)}; name them answer1, answer2")
+        raise DataError(f"{where}: cannot tell the two compared texts in {few(data)}; name them answer1, answer2")
     return pairs[0]
 
 
@@ -113,7 +115,12 @@ def _items(data: Mapping[str, Any], where: str) -> tuple[str, dict[str, str]]:
     """The field with the ranked items, and their texts by id."""
     for field, value in data.items():
         if isinstance(value, list) and value and all(isinstance(v, dict) and "id" in v for v in value):
-            texts = {str(v["id"]): next((v[n] for n in ("body", "text", "title") if v.get(n)), "") for v in value}
+            texts = {
+                _id(v["id"], f"{where}, field {field!r}"): next(
+                    (v[n] for n in ("body", "text", "title") if v.get(n)), ""
+                )
+                for v in value
+            }
             if len(texts) != len(value):
                 raise DataError(f"{where}, field {field!r}: two items have one id")
             return field, texts
@@ -123,20 +130,48 @@ def _items(data: Mapping[str, Any], where: str) -> tuple[str, dict[str, str]]:
 def _places(said: object, where: str) -> dict[str, int] | None:
     """Ranks by item id; None where buckets have no order."""
     if isinstance(said, list):
-        return {str(name): place for place, name in enumerate(said, start=1)}
+        return _once(((name, place) for place, name in enumerate(said, start=1)), where)
     if not isinstance(said, dict) or not all(isinstance(names, list) for names in said.values()):
-        raise DataError(f"{where}: expected a list of ids or buckets of them, found {str(said)[:40]!r}")
+        raise DataError(f"{where}: expected a list of ids or buckets of them, found {shown(said)}")
     buckets = {name: NUMBERED.fullmatch(name) for name in said if name != UNSORTED}
     if not said or not all(buckets.values()):
         return None
-    return {str(item): int(found[1]) for name, found in buckets.items() if found for item in said[name]}
+    return _once(((item, int(found[1])) for name, found in buckets.items() if found for item in said[name]), where)
 
 
-def _annotator(value: object) -> str:
+def _once(placed: Iterable[tuple[object, int]], where: str) -> dict[str, int]:
+    out: dict[str, int] = {}
+    for name, place in placed:
+        item = _id(name, where)
+        if item in out:
+            raise DataError(f"{where}: ranks {item[:40]!r} twice")
+        out[item] = place
+    return out
+
+
+def _id(value: object, where: str) -> str:
+    """An item's id as text; Label Studio takes numbers as well."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(f"{where}: expected a text or a number as an item's id, found {shown(value)}")
+    return str(value)
+
+
+def _annotator(value: object, where: str) -> str:
+    """Who annotated: an id, or what Label Studio says of the person."""
     if isinstance(value, dict):
-        name = " ".join(str(value[n]) for n in ("first_name", "last_name") if value.get(n))
-        return str(value.get("email") or name or _annotator(value.get("id")))
-    return "" if value is None else f"user {value}"
+        parts = {name: value.get(name) or "" for name in ("email", "first_name", "last_name")}
+        for name, part in parts.items():
+            if not isinstance(part, str):
+                raise DataError(f"{where}, field 'completed_by': expected a text as {name}, found {shown(part)}")
+        name = " ".join(filter(None, (parts["first_name"], parts["last_name"])))
+        if parts["email"] or name:
+            return parts["email"] or name
+        value = value.get("id")
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataError(f"{where}, field 'completed_by': expected a user's id, found {shown(value)}")
+    return f"user {value}"
 
 
 def rows(rankings: Sequence[Ranking], tally: Tally) -> Iterator[Row]:

@@ -15,9 +15,10 @@ from typing import Any
 from rlhf.data.readers import Rows
 from rlhf.data.records import Ranking
 from rlhf.errors import DataError
-from rlhf.preferences.exchange.base import Format, Row, Tally, made_id, ranking
+from rlhf.preferences.exchange.base import Format, Row, Tally, made_id, ranking, shown
 
 ROLES = {"prompter": "user", "assistant": "assistant"}
+MOST_RANK = 10**9  # more is no rank
 MOST_TURNS = 200  # JSON that is nested deeper is not read everywhere
 
 
@@ -33,9 +34,9 @@ def read(found: Rows, tally: Tally) -> Iterator[tuple[str, Ranking]]:
         waiting: list[tuple[Row, list[dict[str, str]]]] = [(row["prompt"], [])]
         while waiting:  # no recursion: a chat may be as long as it likes
             node, above = waiting.pop()
-            at = f"{where}, message {str(node.get('message_id', ''))[:40]!r}"
+            at = f"{where}, message {shown(node.get('message_id', ''))}"
             role = node.get("role")
-            if role not in ROLES or not isinstance(node.get("text"), str):
+            if not isinstance(role, str) or role not in ROLES or not isinstance(node.get("text"), str):
                 raise DataError(f"{at}: expected a 'text' and a 'role' of prompter or assistant")
             path = [*above, {"role": ROLES[role], "content": node["text"]}]
             replies = node.get("replies") or []
@@ -53,8 +54,9 @@ def read(found: Rows, tally: Tally) -> Iterator[tuple[str, Ranking]]:
 def _ranking(node: Row, path: list[dict[str, str]], tree: str, where: str) -> Ranking:
     replies = node["replies"]
     ranks = [reply.get("rank") for reply in replies]
-    if not all(rank is None or (isinstance(rank, int) and not isinstance(rank, bool)) for rank in ranks):
-        raise DataError(f"{where}, field 'rank': expected whole numbers from 0 (best), found {ranks}")
+    for rank in ranks:
+        if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < MOST_RANK):
+            raise DataError(f"{where}, field 'rank': expected whole numbers from 0 (best), found {shown(rank)}")
     kept = node.get("ranking")
     if isinstance(kept, dict):  # of a tree that we wrote
         prompt: Any = path[0]["content"] if kept.get("plain") else path

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from rlhf.data import readers
 from rlhf.data.readers import Meter, Rows
@@ -13,7 +14,7 @@ from rlhf.data.records import Ranking
 from rlhf.errors import DataError
 from rlhf.preferences import intake
 from rlhf.preferences.exchange import argilla, hh_rlhf, label_studio, oasst, rankings, trl
-from rlhf.preferences.exchange.base import Format, Tally, listed, parsed_meta
+from rlhf.preferences.exchange.base import Format, Tally, few, listed, parsed_meta
 
 FORMATS = {
     found.name: found
@@ -22,6 +23,7 @@ FORMATS = {
 TELLING = (oasst.FORMAT, label_studio.FORMAT, argilla.FORMAT, hh_rlhf.FORMAT, trl.FORMAT, rankings.FORMAT)
 AUTO = "auto"
 WATCHED = 250  # rows between two calls of `watch`
+MOST_NESTED = 100  # levels of a ranking's meta: what Python reads here it may refuse where more calls are under way
 META = "meta_json"  # the column of a table with a ranking's meta
 
 
@@ -49,6 +51,8 @@ class RankingFile(intake.Checked):
     def __iter__(self) -> Iterator[Ranking]:
         self.meter, self.tally, self.count = Meter(), Tally(), 0
         for where, ranking in self.format.read(self._rows(), self.tally):
+            if _deeper(ranking.meta, MOST_NESTED):
+                raise DataError(f"{where}, field 'meta': is nested more than {MOST_NESTED} deep; make it flatter")
             self.count += 1
             if self.watch is not None and not self.count % WATCHED:
                 self.watch(self)
@@ -73,7 +77,7 @@ class RankingFile(intake.Checked):
         found = next((f for f in TELLING if f.known(row)), None)
         if found is None:
             raise DataError(
-                f"{where}: no format is known that has {', '.join(map(repr, list(row)[:8]))}; "
+                f"{where}: no format is known that has {few(row)}; "
                 f"known: {', '.join(FORMATS)}; rename its fields, or name the format"
             )
         return found
@@ -90,8 +94,19 @@ class RankingFile(intake.Checked):
             raise DataError(str(error).replace(self.source, self._name)) from error.__cause__
 
 
+def _deeper(value: object, most: int) -> bool:
+    """Whether lists and objects stand in each other more than `most` deep."""
+    level: list[Any] = [value]
+    for _ in range(most + 1):
+        level = [v for v in level if isinstance(v, dict | list)]
+        if not level:
+            return False
+        level = [inner for v in level for inner in (v.values() if isinstance(v, dict) else v)]
+    return True
+
+
 def _reader(source: str) -> Callable[[Meter], Rows]:
-    path = Path(source).expanduser()
+    path = readers.path_of(source)
     suffix = readers.suffix_of(path)
     kinds = ", ".join(readers.READERS)
     if path.is_dir():
@@ -99,8 +114,9 @@ def _reader(source: str) -> Callable[[Meter], Rows]:
             raise DataError(f"{source}: is a folder, not one of `save_to_disk`; name a file in it ({kinds})")
         return lambda meter: _unpacked(readers.read_folder(path, meter))
     if not path.is_file():
-        if suffix in readers.READERS or source.startswith((".", "/", "~")) or source.count("/") > 1:
-            raise DataError(f"{source}: no such file; check the path, which is relative to {Path.cwd()}")
+        named = suffix in readers.READERS or source.startswith((".", "/", "~")) or source.count("/") > 1
+        if named or path.exists():
+            raise readers.no_file(source)
         return lambda _: readers.read_hub(source)
     if suffix not in readers.READERS:
         raise DataError(f"{source}: unknown kind of file {suffix!r}; expected one of {kinds}")
@@ -124,5 +140,5 @@ def as_json(value: object) -> str:
     """One line of JSON; DataError for what JSON cannot hold."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"rankings: cannot be written as JSON ({error}); keep text, numbers, lists in meta") from None
