@@ -32,6 +32,7 @@ from rlhf.preferences.types import Assignment, Labeler, Note, Outcome
 PREFIX = "sim-"  # how the name begins of everybody who is simulated
 MOST = 1000  # people of one kind
 SPREAD_TASKS = 500  # the truth's spread is measured on so many of the tasks that wait
+LARGEST = 1e100  # score of a truth, either way: the squares of larger ones are no floats
 GLANCE, GLANCE_EACH = 1.0, 0.4  # seconds a task, and a completion, that somebody takes who does not read
 OVERHEAD = 3.0  # seconds a task that reading people take beside the reading
 
@@ -177,6 +178,12 @@ class Truth:
 
     def __call__(self, prompt: PromptLike, texts: Sequence[str]) -> list[float]:
         scores = checked_scores(self._function, [prompt_text(prompt)] * len(texts), list(texts), self._where)
+        for score, text in zip(scores, texts, strict=True):
+            if abs(score) > LARGEST:
+                raise ConfigError(
+                    f"{self._where} returned {score} for the completion {text[:80]!r}; "
+                    f"expected a number from -{LARGEST:g} to {LARGEST:g}, so scale its scores down"
+                )
         return [(score - self._mean) / self._spread for score in scores]
 
 

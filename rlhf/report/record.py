@@ -86,13 +86,17 @@ class RunRecord:
 def read_run(run_dir: Path) -> RunRecord:
     """Read what is there. A folder without any of a run's files, or with a damaged one, is an ArtifactError."""
     path = Path(run_dir)
-    if not any((path / name).is_file() for name in FILES):
+    try:
+        there = any((path / name).is_file() for name in FILES)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error})") from error
+    if not there:
         raise ArtifactError(f"{path}: is no run directory (none of {', '.join(FILES)}); run a stage with -c first")
     faults: list[str] = []
     rows = _lines(path / "metrics.jsonl", faults)
-    config_text = mask_credentials(clean(_text(path / "config.yaml")))
-    manifest = _object(path / "manifest.json")
-    config = _config(path / "config.yaml", config_text)
+    config_text = clean(_text(path / "config.yaml"))
+    manifest = masked(_object(path / "manifest.json"))
+    config = masked(_config(path / "config.yaml", config_text))
     for entry in mapping(manifest, "stages").values():  # what a stage ran with, whatever a later command was given
         config |= mapping(entry, "sections")
     return RunRecord(
@@ -102,7 +106,7 @@ def read_run(run_dir: Path) -> RunRecord:
         samples=[s for s in map(_sample, _lines(path / "samples.jsonl", faults)) if s is not None],
         manifest=manifest,
         config=config,
-        config_text=config_text,
+        config_text=mask_credentials(config_text),
         faults=tuple(faults),
     )
 
@@ -136,10 +140,111 @@ def clean(value: Any) -> Any:
     return value
 
 
+def masked(value: Any) -> Any:
+    """The same value without credentials: those under keys that name one, and those inside of texts."""
+    if isinstance(value, str):
+        return mask_credentials(value)
+    if isinstance(value, Mapping):
+        return {k: MASK if _is_secret(str(k), v) else masked(v) for k, v in value.items()}
+    return [masked(v) for v in value] if isinstance(value, list | tuple) else value
+
+
 def mask_credentials(text: str) -> str:
-    """A config may hold a database URL; its password has no place in a report that is passed around."""
-    text = re.sub(r"(://[^\s/@:]*):[^\s/@]+@", r"\1:***@", text)
-    return re.sub(r"(?i)\b((?:password|passwd|token|secret|api_?key)\s*[=:]\s*)[^\s&'\"]+", r"\1***", text)
+    """JSON, YAML or KEY=VALUE text without its credentials: they have no place in what is passed around or shown.
+
+    Masked are the passwords of URLs, and the values of keys that name a credential, with the lines below them that are
+    indented more. Where it is not clear how far a value goes, more is masked rather than less. Every step takes time
+    in proportion to the text's length, whatever is in it.
+    """
+    lines, below = [], -1  # below: how far the last key of a credential is indented
+    for line in _WORD.sub(_mask_url, text).split("\n"):
+        indent = len(line) - len(line.lstrip())
+        deeper = indent > below or (indent == below and line[indent:].startswith("- "))
+        if below >= 0 and line.strip() and deeper:
+            lines.append(line[:indent] + MASK)
+            continue
+        if line.strip():
+            below = -1
+        match = _FIRST_KEY.match(line)
+        if match and _is_secret(match["name"], _said(match["value"])):
+            below = len(match["indent"])
+            lines.append(line[: match.start("value")] + _mask_value(match["value"]))
+        else:
+            lines.append(_mask_inside(line))
+    return "\n".join(lines)
+
+
+MASK = "***"
+_WORD = re.compile(r"""(?:\\.|[^\s"\\])++""")  # what may be a URL; a quotation mark in it is escaped
+_NAMED = r"""(?P<name>[\w.-]++)(?P<quote>\\*["']?)[ \t]*+(?P<sign>[=:])[ \t]*+"""
+_FIRST_KEY = re.compile(rf"""(?P<indent>[ \t]*+(?:-[ \t]++)*+)(?:export[ \t]++)?["']?{_NAMED}(?P<value>.*)""")
+_KEY = re.compile(rf"""(?<![\w.-])(?<!://){_NAMED}""")
+_VALUE = re.compile(  # inside of a line: an escaped quotation, a quotation, something nested, or a bare word
+    r"""\\+["'](?:[^\\]|\\+[^\\"'])*+(?:\\+["'])?|"(?:[^"\\]|\\.)*+"?|'(?:[^']|'')*+'?|[{\[].*|[^\s"&]++"""
+)
+_SECRET = re.compile(r"passw(or)?d|passphrase|secret|(api|access|private)_?key|credential")
+_NO_SECRETS = {  # what stands beside "token" where it is a piece of text
+    "pad", "eos", "bos", "unk", "sep", "cls", "mask", "special", "image", "audio", "stop", "start", "end", "first",
+    "last", "next", "prev", "new", "max", "min", "mean", "num", "per", "id", "ids", "count", "type", "level", "loss",
+}  # fmt: skip
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    """Whether a key of this name holds a credential, which no truth value and nothing empty is."""
+    if value is None or isinstance(value, bool) or value in ("", [], {}):
+        return False
+    words = re.split(r"[\W_]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
+    if _SECRET.search("_".join(words)):
+        return True
+    if any(word in _NO_SECRETS or word.removesuffix("token") in _NO_SECRETS for word in words):
+        return False
+    counts = isinstance(value, int | float) and not words[-1].endswith("token")  # "token_accuracy"
+    return not counts and any(word.endswith("token") for word in words)
+
+
+def _said(value: str) -> Any:
+    """A value as it stands in a text, as far as `_is_secret` asks; what stands in the lines below is a value too."""
+    word = value.strip().rstrip(",}]").rstrip()
+    if word.lower() in ("null", "~", "none", "true", "false", "no", "yes", '""', "''"):
+        return None
+    try:
+        return float(word)
+    except ValueError:
+        return value.strip() or "below"
+
+
+def _mask_value(value: str) -> str:
+    """The rest of a line after its key; what follows a quotation stays, as does the bracket that lines below close."""
+    quoted = re.match(r"""("(?:[^"\\]|\\.)*+"|'(?:[^']|'')*+')([ \t]*,?[ \t]*)$""", value)
+    if quoted:
+        return f"{value[0]}{MASK}{value[0]}{quoted[2]}"
+    if value.strip() in ("{", "[", "", "|", ">", "|-", ">-"):
+        return value
+    return MASK + ("," if value.rstrip().endswith(",") else "")
+
+
+def _mask_inside(line: str) -> str:
+    """Keys and values anywhere in a line, those inside of another key's value too."""
+    parts, at = [], 0
+    while key := _KEY.search(line, at):
+        parts.append(line[at : key.end()])
+        at = key.end()
+        if not _is_secret(key["name"], "something"):
+            continue
+        value = _VALUE.match(line, at)
+        if value and _is_secret(key["name"], _said(value.group())):
+            opened = re.match(r"""\\*["']""", value.group())
+            quote = opened.group() if opened else ""
+            parts.append(f"{quote}{MASK}{quote}")
+            at = value.end()
+    return "".join(parts) + line[at:]
+
+
+def _mask_url(match: re.Match[str]) -> str:
+    """A password may hold anything, `@` and `/` too: it goes up to the last `@`."""
+    word = match.group()
+    found, end = re.search(r"://[^\s/:]*:", word), word.rfind("@")
+    return f"{word[: found.end()]}{MASK}{word[end:]}" if found and end >= found.end() else word
 
 
 def _symbol(match: re.Match[str]) -> str:

@@ -17,7 +17,9 @@ from labeling_app.views.dashboard import page as dashboard_view
 from labeling_app.views.dashboard.numbers import by_time, lasting, words
 from rlhf.data.records import Ranking
 from rlhf.preferences import LabelStore, NewTask, Said
-from rlhf.preferences.statistics.estimate import Estimate
+from rlhf.preferences.statistics import bias
+from rlhf.preferences.statistics.estimate import SAME, Estimate
+from rlhf.preferences.types import Judged
 
 APP = Path(labeling_app.__file__).with_name("app.py")
 BEACON = "![x](http://127.0.0.1:9/beacon.png)"
@@ -210,6 +212,27 @@ def test_another_measure_is_drawn_when_asked_for(campaign: LabelStore, dashboard
     assert dots(charts["dashboard-agreement"]) == [("ann", "0.84", "2 tasks"), ("bob", "0.84", "2 tasks")]
 
 
+def test_tasks_that_all_agree_are_no_certainty_and_the_page_says_so(store: LabelStore, dashboard: Page) -> None:
+    """Ten tasks, all ranked alike by two people: Wilson's interval of 10 of 10 is 72 % to 100 %."""
+    rows = [Ranking(f"q{i}", ("a", "bbb"), (2, 1), name) for i in range(10) for name in ("ann", "bob")]
+    store.import_rankings(rows, batch="one")
+    said = captions(dashboard())
+    assert said.count("72 % to 100 % (95 % interval), over 10 pairs of 10 tasks.") == 1
+    assert "Over 10 tasks: every task says the same, and that tells no interval." in said
+    assert "Over 20 pairs of ranks in 10 tasks: every task says the same, and that tells no interval." in said
+    assert "72 % to 100 % (95 % interval), over 20 pairs of 10 tasks." in said  # length
+
+
+def test_a_source_called_unknown_is_not_the_unknown_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, list[dict[str, Any]]] = {}
+    monkeypatch.setattr(dashboard_view, "show_table", lambda rows, *, key, height=None: seen.update({key: list(rows)}))
+    monkeypatch.setattr(dashboard_view, "show_chart", lambda chart, *, key: None)
+    sources, given = {1: "", 2: "unknown", 3: "m"}, {1: ("bad",)}
+    dashboard_view._flags(bias.flags([Judged(1, "b", "p", {1: 1, 2: 2, 3: 3}, sources=sources, flags=given)]))
+    rows = [(row["Source"], row["Value"]) for row in seen["dashboard-flags-sources"]]
+    assert rows == [("(unknown)", 1.0), ("m", 0.0), ("unknown", 0.0)]
+
+
 def test_a_batch_is_seen_by_itself(campaign: LabelStore, dashboard: Page) -> None:
     campaign.add_tasks([NewTask("other", ("a", "b"))], batch="two", overlap=1)
     test = dashboard()
@@ -288,6 +311,9 @@ def test_an_estimate_in_words() -> None:
     )
     assert words(Estimate(-0.1, -0.25, 0.004, 3, "3 tasks"), share=False) == (
         "-0.25 to 0.00 (95 % interval), over 3 tasks."
+    )
+    assert words(Estimate(1.0, None, None, 9, "9 tasks", SAME)) == (
+        "Over 9 tasks: every task says the same, and that tells no interval."
     )
     assert words(Estimate(None, None, None, 0, "0 pairs", "needs two people")) == "None yet: needs two people."
 

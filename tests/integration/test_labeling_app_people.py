@@ -74,7 +74,8 @@ def test_people_are_listed_with_how_well_they_do(store: LabelStore, page: Page) 
     assert rows["ann"]["Gold right"] == " 67% of 3 pairs" and rows["bob"]["Gold right"] == "no gold task yet"
     assert rows["ann"]["Agreement"] == "needs a task that two people ranked"  # nobody who counts ranked with her
     assert rows["bob"]["Agreement"] == " 56% of 9 pairs of 3 tasks"  # 3 + 2 + 0 of 9, against everybody
-    assert rows["bob"]["Left out of exports"].endswith("UTC, In a hurry.") and rows["bob"]["By"] == "a program"
+    assert rows["bob"]["Left out of exports"].endswith("UTC, In a hurry.") and rows["bob"]["By"] == ""
+    assert "Where nobody stands under By, a program or the command line left them out." in markdown(test)
     assert rows["ann"]["Judgments"] >= 4 and rows["ann"]["Comes in"] == "by name"
     assert rows["rex"]["Comes in"] == "by invite" and rows["rex"]["Last"] == "never"
     assert rows["rex"]["Agreement"] == "has ranked nothing yet"
@@ -253,7 +254,7 @@ def test_the_record_says_in_words_who_did_what(store: LabelStore, page: Page) ->
     rows = [(row["Who"], row["What"], row["About"]) for row in table(test)]
     assert ("roy", "decide", "task 3: three; verdict keep") in rows
     assert ("eve", "exclude", "project default; bob; others are asked instead") in rows
-    assert ("a program", "invite", "eve; role admin") in rows
+    assert ("", "invite", "eve; role admin") in rows
     found = [about for who, what, about in rows if (who, what) == ("bob", "judge")]
     assert [about.split(" (")[0] for about in found] == ["task 3: three", "task 2: two", "task 1: one"]
     assert rows[0][:2] == ("ada", "sign in")  # newest first
@@ -266,10 +267,31 @@ def test_the_record_says_in_words_who_did_what(store: LabelStore, page: Page) ->
     find(test.selectbox, "Who").set_value(review_audit.A_PROGRAM)
     find(test.multiselect, "What").set_value([])
     test = well(test.run())
-    assert {row["Who"] for row in table(test)} == {"a program"} and "add tasks" in {r["What"] for r in table(test)}
+    assert {(row["Who"], row["By a program"]) for row in table(test)} == {("", "yes")}
+    assert "add tasks" in {row["What"] for row in table(test)}
     (since,) = test.date_input
     since.set_value(date.today() + timedelta(days=2))
     assert "Nothing like that was done." in markdown(well(test.run()))
+
+
+def test_nobodys_name_looks_like_a_program(store: LabelStore, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    files: list[bytes] = []
+    monkeypatch.setattr(st, "download_button", lambda label, data, **rest: files.append(data))
+    store.sign_in_by_token(store.invite("a program", "admin"))
+    store.labeler("bob")
+    store.exclude("bob", "x", by=store.labeler("a program"))
+    test = page("admin", "Audit")
+    rows = {(row["Who"], row["By a program"]) for row in table(test) if row["What"] in ("exclude", "invite")}
+    assert rows == {("a program", ""), ("", "yes")}
+    assert "Where nobody stands under Who, a program or the command line did it." in markdown(test)
+    assert {tuple(row[1:3]) for row in csv.reader(io.StringIO(files[-1].decode("utf-8-sig")))} >= rows
+    test = of_person(page("admin", "People"), "bob")
+    assert "Where nobody stands under By" not in markdown(test)
+    assert any(text.endswith("UTC, by the person a program:") for text in texts(test))
+    store.include("bob")
+    store.exclude("bob", "x")
+    test = of_person(page("admin", "People"), "bob")
+    assert any(text.endswith("UTC, by a program or the command line:") for text in texts(test))
 
 
 def test_the_record_is_paged_and_looked_through_from_its_newest_end(

@@ -60,19 +60,29 @@ def test_the_most_disputed_task_comes_first_with_what_everybody_said(store: Labe
     assert "2 tasks to decide; 0 tasks decided; 1 task on which everybody agrees." in said
     assert "People differ on 100 % of 3 comparisons by 2 people" in said
     rows = {row["Person"]: row for row in table(test)}
-    assert set(rows) == {"ann", "bob", "Average of those that count"}
+    assert set(rows) == {"ann", "bob"}
     order = [t for t in texts(test) if t in ("a", "b", "c")]
     ranks = {who: {order[i]: row[f"Answer {i + 1}"] for i in range(3)} for who, row in rows.items()}
     assert ranks["ann"] == {"a": "1", "b": "2", "c": "3"} and ranks["bob"] == {"a": "3", "b": "2", "c": "1"}
-    assert set(ranks["Average of those that count"].values()) == {"2.00"}
+    assert table(test, 1) == [{"Answer 1": "2.00", "Answer 2": "2.00", "Answer 3": "2.00"}]
+    assert "Average ranks, over 2 rankings that count:" in said
     for name, row in rows.items():  # who saw what first, in this page's numbers
-        if name != "Average of those that count":
-            (past,) = [p for p in store.history(store.labeler(name)) if p.prompt == "three"]
-            assert row["Saw them in the order"] == ", ".join(str(1 + order.index(c.text)) for c in past.completions)
-            assert row["Counts"] == "yes"
+        (past,) = [p for p in store.history(store.labeler(name)) if p.prompt == "three"]
+        assert row["Saw them in the order"] == ", ".join(str(1 + order.index(c.text)) for c in past.completions)
+        assert row["Counts"] == "yes"
     test = press(test, "review-next")
     assert task(test) == "Task 2" and "People differ on 33 % of 3 comparisons" in markdown(test)
     assert task(press(test, "review-next")) == "Task 3"  # round: nobody differs on task 1
+
+
+def test_no_name_looks_like_the_averages(store: LabelStore, page: Page) -> None:
+    store.add_tasks([NewTask("p", ("a", "b"))], batch="one", overlap=2)
+    rank(store, "Average ranks", "a")
+    rank(store, "ann", "b")
+    test = page()
+    people, averages = table(test), table(test, 1)
+    assert {row["Person"] for row in people} == {"Average ranks", "ann"}
+    assert averages == [{"Answer 1": "1.50", "Answer 2": "1.50"}] and "Person" not in averages[0]
 
 
 def test_a_reviewer_decides_blind_until_they_ask(store: LabelStore, page: Page) -> None:

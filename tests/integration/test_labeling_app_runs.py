@@ -18,6 +18,7 @@ import labeling_app
 from labeling_app.launch import settle
 from labeling_app.views import sign_in
 from labeling_app.views.runs import details as runs_details
+from labeling_app.views.runs import finding as runs_finding
 from labeling_app.views.runs import page as runs
 from labeling_app.views.runs import reading as runs_reading
 from rlhf.preferences import LabelStore
@@ -254,6 +255,30 @@ def test_a_run_without_numbers_says_so(page: Page, folder: Path) -> None:
     assert "No numbers yet" in said(page())
     (folder / "a" / "metrics.jsonl").write_text(lines(row(1, "evaluate")))
     assert "No numbers yet" in said(page())
+
+
+def test_a_run_with_numbers_of_held_out_data_alone_shows_them(page: Page, folder: Path) -> None:
+    make(folder, "a", metrics__jsonl=lines(row(1, "sft", eval_loss=3.0), row(2, "sft", eval_loss=2.5)))
+    test = page()
+    assert list(charts(test)) == ["Loss, held-out"] and "No numbers yet" not in said(test)
+
+
+def test_rows_of_a_stage_without_a_name_are_counted_as_broken(page: Page, folder: Path) -> None:
+    make(folder, "a", metrics__jsonl=lines(row(1, "", score=1.0), row(1, "sft", loss=1.0), row(2, "", score=2.0)))
+    test = page()
+    assert list(charts(test)) == ["Loss"] and "2 lines could not be read, and left out." in said(test)
+    (folder / "a" / "metrics.jsonl").write_text(lines(row(1, "", score=1.0)))
+    assert "No numbers yet" in said(well(test.run()))
+
+
+def test_what_is_left_out_of_the_list_is_said(page: Page, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs_finding, "MOST_RUNS", 1)
+    for name in ("a", "b", "c"):
+        make(folder, name)
+    test = page()
+    assert len(listed(test)) == 1 and "2 folders left out: older than those above (1 run)" in said(test)
+    monkeypatch.setattr(runs_finding, "MOST_FOLDERS", 2)
+    assert "folders are looked through, and there are more." in said(well(test.run()))
 
 
 # --- one run -----------------------------------------------------------------------------------------------------

@@ -85,6 +85,16 @@ def test_a_truth_of_ones_own(path: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert sum(r.ranks == (1, 2) for r in rankings) / len(rankings) > 0.85
 
 
+def test_a_truth_of_numbers_too_large(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_huge_file.py").write_text("def huge(prompts, texts):\n    return [1e308, -1e308][: len(texts)]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert refusal(path, "--simulate", "careful=1", "--truth", "my_huge_file:huge") == (
+        "truth 'my_huge_file:huge' returned 1e+308 for the completion 'one 0'; "
+        "expected a number from -1e+100 to 1e+100, so scale its scores down"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from test_ppo_setup import make_base, make_trainer, short
 from rlhf.data.encoding import Encoder
 from rlhf.ppo import checkpoint
 from rlhf.ppo.trainer import PPOTrainer
-from rlhf.stages.ppo import drop_samples, keep_samples
+from rlhf.stages.ppo import _train, drop_samples, keep_samples
 
 SECTION = short(updates=3, mini_batch_size=4, micro_batch_size=2)
 
@@ -85,3 +86,17 @@ def test_a_run_that_begins_anew_forgets_the_old_samples(tmp_path: Path) -> None:
     assert [row["step"] for row in rows(path)] == [1]
     drop_samples(path, 0)
     assert path.read_text() == "" and [p.name for p in tmp_path.iterdir()] == ["ppo_samples.jsonl"]
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_of_several_processes_the_main_one_alone_drops_samples(tmp_path: Path, main: bool) -> None:
+    path = tmp_path / "ppo_samples.jsonl"
+    keep_samples(path, 1, [{"prompt": "p"}])
+    keep_samples(path, 4, [{"prompt": "p"}])
+    trainer: Any = SimpleNamespace(
+        section=SimpleNamespace(updates=3), updates_done=3, accelerator=SimpleNamespace(is_main_process=main)
+    )
+    tracker: Any = SimpleNamespace(path=tmp_path / "metrics.jsonl")
+    nothing: Any = None
+    assert _train(trainer, nothing, tracker, tmp_path / "ppo", "key") == {}  # all its updates are done
+    assert [row["step"] for row in rows(path)] == ([1] if main else [1, 4])

@@ -195,6 +195,10 @@ def test_the_truth_sees_prompts_as_people_do() -> None:
         (lambda p, c: [1.0] * len(c), r"truth 'm:f': scores all completions of a task alike in each of 1 tasks"),
         (lambda p, c: [1.0], r"truth 'm:f' returned 1 scores for 2 completions"),
         (lambda p, c: [float("nan"), 0.0], r"truth 'm:f' returned nan for the completion 'a'; expected a number"),
+        (
+            lambda p, c: [1e308 * (-1) ** i for i in range(len(c))],
+            r"truth 'm:f' returned 1e\+308 for the completion 'a'; expected a number from -1e\+100 to 1e\+100",
+        ),
         (lambda p, c: 1 / 0, r"truth 'm:f' raised ZeroDivisionError"),
     ],
 )

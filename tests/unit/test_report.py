@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,69 @@ def test_passwords_stay_out(usual: str) -> None:
     assert (
         mask_credentials("postgresql://ana:p:w@db/x?password=abc&y=1") == "postgresql://ana:***@db/x?password=***&y=1"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"password": "x y",', '"password": "***",'),
+        ('{"password": "x", "user": "ana"}', '{"password": "***", "user": "ana"}'),
+        ('{"token": "a\\"b", "n": 1}', '{"token": "***", "n": 1}'),
+        (
+            '{"config": "{\\"password\\": \\"x\\", \\"n\\": 1}"}',
+            '{"config": "{\\"password\\": \\"***\\", \\"n\\": 1}"}',
+        ),
+        ('"dsn": "host=db password=x user=ana",', '"dsn": "host=db password=*** user=ana",'),
+        ('"secrets": {\n  "a": "x"\n},\n"n": 1', '"secrets": {\n  ***\n},\n"n": 1'),
+        ('{"credentials": {"a": {"b": "x"}}, "n": 1}', '{"credentials": ***'),
+        ("hf_token: hf_x", "hf_token: ***"),
+        ("apiKey: 'it''s x'", "apiKey: '***'"),
+        ("hub: {hf_token: 'x', n: 1}", "hub: {hf_token: '***', n: 1}"),
+        ("password: |\n  x\n  y\nseed: 1", "password: |\n  ***\n  ***\nseed: 1"),
+        ("secrets:\n- x\n- y\nseed: 1", "secrets:\n***\n***\nseed: 1"),
+        ("- password: x\n  user: ana", "- password: ***\n  user: ana"),
+        ("# api_key: x", "# api_key: ***"),
+        ("DB_PASSWORD=x&y 'z", "DB_PASSWORD=***"),
+        ("export HF_TOKEN=hf_x", "export HF_TOKEN=***"),
+        ("run --hf-token=x --seed=1", "run --hf-token=*** --seed=1"),
+        ("url: postgresql://ana:x@y/z@db:5432/labels", "url: postgresql://ana:***@db:5432/labels"),
+        ("postgresql://ana@server:x@db/labels", "postgresql://ana@server:***@db/labels"),
+        ('{"url": "pg://ana:x\\"y@db/z", "n": 1}', '{"url": "pg://ana:***@db/z", "n": 1}'),
+    ],
+)
+def test_credentials_are_masked(text: str, expected: str) -> None:
+    assert mask_credentials(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pad_token: <pad>", 'eos_token: "</s>"', "padToken: x", "max_new_tokens: 64", "tokenizer: x", "tokens: 5",
+        "tokens_per_second: 3.5", "per_token: 1.5", "token_accuracy: 0.5", "add_bos_token: true", '"eos_token_id": 2,',
+        "password: null", '"token": "",', "bypass_words: 3", "http://127.0.0.1:8000/x", "https://github.com/a/b@main",
+        "http://host:80/x and ana@db.org", '{"a": "http://host:80", "b": "x@y"}', "git@github.com:a/b", "secretary",
+        "source: builtin:sst2\n  seed: 1",
+    ],
+)  # fmt: skip
+def test_what_is_no_credential_stays(text: str) -> None:
+    assert mask_credentials(text) == text
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "://a:", '"\\', "password=", '"token":', 'password: \\"', " ", "- ", "password: '"]
+)
+def test_masking_takes_no_long_whatever_the_text(piece: str) -> None:
+    start = time.process_time()
+    mask_credentials(piece * (300_000 // len(piece)))
+    assert time.process_time() - start < 3
+
+
+def test_values_under_keys_of_credentials_are_masked_in_a_config_that_stays_readable(tmp_path: Path) -> None:
+    secret = "hub:\n  hf_token: hf_x\n  pad_token: <pad>\nseed: 1\n"
+    (tmp_path / "config.yaml").write_text(secret)
+    record = read_run(tmp_path)
+    assert record.config == {"hub": {"hf_token": "***", "pad_token": "<pad>"}, "seed": 1}
+    assert record.config_text == secret.replace("hf_x", "***")
 
 
 def test_a_resumed_stage_counts_its_steps_once(tmp_path: Path) -> None:

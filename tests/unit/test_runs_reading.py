@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from labeling_app.views.runs import finding as runs_finding
 from labeling_app.views.runs import reading as runs_reading
 from labeling_app.views.runs.charts import chart, ordered
-from labeling_app.views.runs.reading import Curves, Lines, Stage, find, inside, look, text_of
+from labeling_app.views.runs.finding import Finder, find, look
+from labeling_app.views.runs.reading import Curves, Lines, Stage, inside, text_of
 from labeling_app.views.runs.samples import Updates, compared
 
 
@@ -139,6 +141,16 @@ def test_numbers_are_kept_by_stage_and_step(path: Path) -> None:
     assert [(x, y) for x, y, _, _ in curves.stages["ppo"].points("score")] == [(1.0, 0.5), (2.0, 0.75)]
 
 
+@pytest.mark.parametrize("stage", ["", "  ", None, 3, ["ppo"]])
+def test_a_row_whose_stage_is_no_name_is_left_out(path: Path, tmp_path: Path, stage: Any) -> None:
+    append(path, lines(row(1, loss=1.0), {"stage": stage, "step": 2, "loss": 2.0}))
+    curves = Curves()
+    curves.read(path)
+    assert (list(curves.stages), curves.last, curves.strange) == (["ppo"], "ppo", 1)
+    make(tmp_path, "a", metrics=path.read_text())
+    assert (look(tmp_path, "a").stage, look(tmp_path, "a").step) == ("ppo", 1)
+
+
 def test_a_resumed_stage_counts_its_steps_once(path: Path) -> None:
     append(path, lines(row(1, score=1.0), row(2, score=2.0), row(3, score=3.0, kl=7.0), row(2, score=20.0)))
     curves = Curves()
@@ -249,6 +261,17 @@ def test_a_chart_says_what_it_is_over() -> None:
     assert chart("kl", {"a": one}) is None
 
 
+def test_numbers_of_held_out_data_alone_are_drawn_too() -> None:
+    alone, both = filled(eval_loss=[3.0, 2.5]), filled(loss=[2.0], eval_loss=[4.0])
+    assert ordered([alone]) == (["eval_loss"], [])
+    spec, rows = drawn("eval_loss", {"a": alone})
+    assert (spec["title"]["text"], spec["title"]["subtitle"]) == ("Loss, held-out", "2 steps, last 2.5")
+    assert [point["y"] for point in rows[0]] == [3.0, 2.5]
+    assert ordered([alone, both]) == (["loss"], [])  # in one chart with the others
+    _, rows = drawn("loss", {"a": alone, "b": both})
+    assert [(point["who"], point["y"]) for point in rows[1]] == [("a", 3.0), ("a", 2.5), ("b", 4.0)]
+
+
 def test_names_in_charts_are_cut_told_apart_and_seen() -> None:
     long = "x" * 60
     stages = {name: filled(**{"k\u202e": [1.0]}) for name in (f"a{long}", f"b{long}", "dir/\u202egnp")}
@@ -328,12 +351,74 @@ def test_hostile_rows_do_not_break_the_list(tmp_path: Path) -> None:
 
 
 def test_too_many_runs_and_names_that_are_no_text_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs_reading, "MOST_RUNS", 2)
+    monkeypatch.setattr(runs_finding, "MOST_RUNS", 2)
     for name in ("a", "b", "c"):
         make(tmp_path, name)
     os.mkdir(os.fsencode(tmp_path) + b"/\xff\xfe")
     found = find(tmp_path)
     assert len(found.runs) == 2 and found.left_out == 2
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o600, 0o000])
+def test_a_folder_that_is_not_for_us_to_read_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    """As root every folder can be read: the answers of the system are put in its place."""
+    make(tmp_path, "mine", metrics=lines(row(1)))
+    theirs, real_stat, real_list = make(tmp_path, "theirs"), os.stat, os.scandir
+
+    def stat(path: Any, *args: Any, **keywords: Any) -> os.stat_result:
+        if str(path).startswith(f"{theirs}/"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_stat(path, *args, **keywords)
+
+    def scandir(path: Any) -> Any:
+        if str(path) == str(theirs) and mode != 0o600:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_list(path)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = find(tmp_path)
+    assert [run.name for run in found.runs] == ["mine"]
+    assert found.left_out == (0 if mode == 0o600 else 1)
+    assert look(tmp_path, "theirs").state == "no steps yet" and inside(tmp_path, "theirs", "config.yaml") is None
+
+
+def test_the_newest_are_shown_of_however_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are counted and none but those that are shown is looked into."""
+    monkeypatch.setattr(runs_finding, "MOST_RUNS", 3)
+    looked, real = list[str](), runs_finding._look
+    monkeypatch.setattr(runs_finding, "_look", lambda folder, name: (looked.append(name), real(folder, name))[1])
+    for i in range(20):  # the newest has the last name
+        make(tmp_path, f"run-{i:02d}", age=1000 - i, metrics=lines(row(i)))
+    make(tmp_path, "a-fresh-config")  # without numbers, and newer
+    finder = Finder(tmp_path)
+    found = finder.find()
+    assert [run.name for run in found.runs] == ["a-fresh-config", "run-19", "run-18"]
+    assert (found.left_out, found.whole, sorted(looked)) == (18, True, ["a-fresh-config", "run-18", "run-19"])
+    looked.clear()
+    assert finder.find() == found and looked == []  # nothing changed
+    append(tmp_path / "run-00" / "metrics.jsonl", lines(row(77)))
+    again = finder.find()
+    assert {run.name: run.step for run in again.runs} == {"run-00": 77, "a-fresh-config": None, "run-19": 19}
+    assert looked == ["run-00"]
+    monkeypatch.setattr(runs_finding, "MOST_FOLDERS", 5)
+    assert find(tmp_path).whole is False
+
+
+def test_a_folder_that_did_not_change_is_not_listed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "group/a", metrics=lines(row(1)))
+    listed, real, clock = list[Path](), runs_finding._listing, time.time()
+    monkeypatch.setattr(runs_finding, "_listing", lambda path: (listed.append(path), real(path))[1])
+    monkeypatch.setattr(runs_finding.time, "time", lambda: clock + 60)
+    finder = Finder(tmp_path)
+    assert [run.name for run in finder.find().runs] == ["group/a"] and len(listed) == 3
+    listed.clear()
+    assert [run.name for run in finder.find().runs] == ["group/a"] and listed == []
+    make(tmp_path, "group/b", metrics=lines(row(1)))
+    assert {run.name for run in finder.find().runs} == {"group/a", "group/b"}
+    assert sorted(path.name for path in listed) == ["b", "group"]
 
 
 # --- nothing outside ---------------------------------------------------------------------------------------------

@@ -108,6 +108,12 @@ def test_the_interval_of_the_length_bias_is_over_tasks() -> None:
     assert found.value == 0.5 and found.n == 240 and found.high - found.low == pytest.approx(0.31, abs=0.05)
 
 
+def test_ten_tasks_that_all_prefer_the_longer_one_are_not_certain() -> None:
+    judged = [said(t, "ann", (1, 2), lengths={10 * t: 9, 10 * t + 1: 5}) for t in range(10)]
+    found = length_bias(judged).overall
+    assert found.value == 1.0 and (found.low, found.high) == wilson(10, 10)
+
+
 def test_flags_are_counted_by_name_labeler_and_source() -> None:
     sources = {10: "sft", 11: "ppo"}
     judged = [

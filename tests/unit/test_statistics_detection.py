@@ -15,7 +15,8 @@ import pytest
 from rlhf.data.records import Ranking
 from rlhf.preferences import LabelStore, NewTask
 from rlhf.preferences.simulation import KINDS, Seen, SimulatedLabeler, by_hash, make_crowd, reply, simulate
-from rlhf.preferences.statistics.detection import RATE, Suspicion, _compare, _discoveries, _meetings, suspects
+from rlhf.preferences.statistics.detection import Suspicion, _compare, _on_gold, suspects
+from rlhf.preferences.statistics.meetings import GOLD, RATE, discoveries, meet
 from rlhf.preferences.statistics.table import rank_table
 from rlhf.preferences.types import Judged
 
@@ -236,7 +237,7 @@ def test_everybody_is_measured_by_people_whose_weight_they_did_not_set() -> None
         crowd = make_crowd({"careful": 4, "spammer": 2})
         table = rank_table(rankings(crowd, tasks=20, overlap=2, k=2, seed=seed, timed=False))
         everybody = np.ones(len(table.people), dtype=np.bool_)
-        found = _compare(table, _meetings(table), everybody, ~everybody)
+        found = _compare(table, meet(table), everybody, ~everybody)
         low += sum(p < 0.1 for p, name in zip(found.high, table.people, strict=True) if "spammer" in name)
     assert 0.06 <= low / 200 <= 0.15
 
@@ -312,8 +313,112 @@ def test_benjamini_and_hochberg_by_hand() -> None:
     assert RATE == 0.1
     p = np.array([0.30, 0.055, 0.001, 0.045, 0.90, 0.0])
     asked = np.array([True, True, True, True, True, False])
-    assert _discoveries(p, asked).tolist() == [False, True, True, True, False, False]
-    assert not _discoveries(np.array([0.2, 0.3]), np.array([True, True])).any()
+    assert discoveries(p, asked).tolist() == [False, True, True, True, False, False]
+    assert not discoveries(np.array([0.2, 0.3]), np.array([True, True])).any()
+
+
+# ---- known answers, and another quality ------------------------------------------------------------------------------
+
+
+def of_two_qualities(first: int, second: int, *, tasks: int = 100, gold: int = 0, seed: int = 0) -> list[Judged]:
+    """So many rank by one quality and so many by another that has nothing to do with it; gold goes by the first.
+
+    Every second task is the one before with the other quality upside down, so that no luck makes the two alike.
+    """
+    chance, found = random.Random(seed), []
+    people = [f"first {i}" for i in range(first)] + [f"second {i}" for i in range(second)]
+    for task in range(gold + tasks):
+        ids = range(4 * task, 4 * task + 4)
+        if task % 2 == 0:
+            qualities = {word: [chance.gauss(0, 1) for _ in ids] for word in ("first", "second")}
+        else:
+            qualities["second"] = [-u for u in qualities["second"]]
+        known = dict(zip(ids, _ranks(qualities["first"]), strict=True))
+        for name in people if task < gold else chance.sample(people, 3):
+            felt = [u + chance.gauss(0, 0.5) for u in qualities[name.split()[0]]]
+            ranks = dict(zip(ids, _ranks(felt), strict=True))
+            found.append(Judged(task, "b", name, ranks, gold=known if task < gold else None))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_who_is_right_on_gold_is_no_suspect_however_few_think_alike(seed: int) -> None:
+    found = found_in(of_two_qualities(3, 8, gold=20, seed=seed))
+    assert found.keys() == {f"second {i}" for i in range(8)}
+    for suspicion in found.values():
+        said = suspicion.reasons[-1]
+        assert "pairs of 20 gold tasks as known, where people here have 8" in said
+        assert said.endswith("chance gives 50 %; most here do no better, so look at the known answers too")
+
+
+def test_nor_where_the_crowd_is_not_bad_enough_on_gold_to_be_suspected() -> None:
+    """Of nine gold tasks the many rank three as known and the rest their own way: 2/3 of pairs right, half at work."""
+    for seed in range(5):
+        judged = of_two_qualities(2, 9, gold=9, tasks=500, seed=seed)
+        mild = [replace(j, ranks=j.gold) if j.gold and j.task_id % 3 == 0 else j for j in judged]
+        assert suspects(mild) == []
+
+
+def test_who_is_at_chance_on_gold_is_a_suspect_whatever_the_crowd_does() -> None:
+    """Even one person alone, and a crowd of which nobody agrees with anybody."""
+    spammers = rankings(make_crowd({"spammer": 8}), tasks=20, overlap=3, k=4, timed=False, gold=25)
+    assert len(found_in(spammers)) == 8
+    alone = found_in([j for j in spammers if j.labeler == "sim-spammer-1"])
+    assert (
+        alone["sim-spammer-1"].reasons[0].endswith(" of 150 pairs of 25 gold tasks as known, where chance gives 50 %")
+    )
+
+
+def test_seven_spammers_of_eleven_are_found_by_gold() -> None:
+    crowd = make_crowd({"careful": 2, "noisy": 2, "spammer": 7})
+    found: Counter[str] = Counter()
+    for seed in range(10):
+        judged = rankings(crowd, tasks=40, overlap=3, k=4, seed=seed, timed=False, gold=25)
+        found.update(s.labeler.split("-")[1] for s in suspects(judged))
+    assert found["spammer"] >= 63
+    assert found["careful"] + found["noisy"] <= 1
+
+
+def test_who_is_merely_noisy_is_right_often_enough_on_gold() -> None:
+    crowd = make_crowd({"noisy": 10})
+    for k, gold in ((2, 8), (2, 30), (4, 8), (4, 60)):
+        found = [suspects(rankings(crowd, tasks=0, overlap=3, k=k, seed=s, gold=gold)) for s in range(5)]
+        assert sum(map(len, found)) <= 1
+
+
+@pytest.mark.parametrize(("right", "cleared"), [(6, False), (7, True)])
+def test_above_chance_on_gold_by_hand(right: int, cleared: bool) -> None:
+    """Of eight pairs, six right are (6 - 2) / √8 = 1.41 from chance (p = 0.08), and seven are 2.12 (p = 0.017)."""
+    known = {1: 1, 2: 2}
+    said = [known if task < right else {1: 2, 2: 1} for task in range(8)]
+    judged = [Judged(task, "b", name, r) for task, one in enumerate(said) for name, r in ((GOLD, known), ("ann", one))]
+    table = rank_table(judged)
+    gold = _on_gold(table, meet(table), np.array([False, True]))
+    assert gold.asked.tolist() == [False, True]
+    assert gold.cleared.tolist() == [False, cleared]
+
+
+def test_a_minority_that_judges_by_another_quality_is_not_said_to_be_at_chance() -> None:
+    said: Counter[bool] = Counter()
+    for seed in range(5):
+        found = found_in(of_two_qualities(7, 3, tasks=150, seed=seed))
+        assert found.keys() == {"second 0", "second 1", "second 2"}
+        for suspicion in found.values():
+            (reason,) = suspicion.reasons
+            said[reason.startswith("3 suspects rank alike among themselves (this one in ")] += 1
+            assert "but differently from the others, so look whether the instructions allow both: " in reason
+            assert "chance" not in reason
+    assert said[True] == 15
+
+
+def test_spammers_and_the_inverted_do_not_count_as_of_one_mind() -> None:
+    said: Counter[str] = Counter()
+    for seed in range(10):
+        crowd = make_crowd({"careful": 9, "spammer": 3, "inverted": 2})
+        for suspicion in suspects(rankings(crowd, tasks=60, overlap=4, k=4, seed=seed, timed=False)):
+            said[f"{suspicion.labeler.split('-')[1]} {'alike among' in suspicion.reasons[0]}"] += 1
+    assert said["spammer False"] >= 28 and said["inverted False"] == 20
+    assert said["spammer True"] <= 1
 
 
 # ---- through a store -------------------------------------------------------------------------------------------------

@@ -6,10 +6,22 @@ import time
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import sparse, stats
 from statsmodels.stats.proportion import proportion_confint
 
-from rlhf.preferences.statistics.estimate import Estimate, bootstrap, counted, estimated, proportion, ratio, wilson
+from rlhf.preferences.statistics.estimate import (
+    FEW,
+    MANY,
+    SAME,
+    Estimate,
+    bootstrap,
+    counted,
+    estimated,
+    estimated_share,
+    proportion,
+    ratio,
+    wilson,
+)
 
 
 def test_the_interval_of_a_ratio_is_scipys() -> None:
@@ -44,8 +56,45 @@ def test_units_of_any_shape_are_summed() -> None:
 
 def test_few_units_have_a_value_and_no_interval() -> None:
     found = estimated([[1, 2]] * 9, ratio, n=18, over="18 pairs of 9 tasks", why="needs more")
-    assert found == Estimate(0.5, None, None, 18, "18 pairs of 9 tasks")
-    assert estimated([[1, 2]] * 10, ratio, n=20, over="", why="").low == 0.5
+    assert found == Estimate(0.5, None, None, 18, "18 pairs of 9 tasks", FEW)
+    assert estimated_share([[1, 2]] * 9, n=18, over="18 pairs of 9 tasks", why="needs more") == found
+    one_more = [[1, 2]] * 9 + [[0, 2]]
+    assert estimated(one_more, ratio, n=20, over="", why="").low is not None
+    assert estimated_share(one_more, n=20, over="", why="").low is not None
+
+
+def test_units_that_all_say_the_same_have_no_bootstrap_interval() -> None:
+    """Wilson's of 10 cases, 10 of them hits, is 1 / (1 + 1.96^2 / 10) to 1; a unit is a case, however large it is."""
+    alike = [[3, 3], [6, 6]] * 5
+    assert estimated(alike, ratio, n=45, over="x", why="y") == Estimate(1.0, None, None, 45, "x", SAME)
+    found = estimated_share(alike, n=45, over="x", why="y")
+    assert (found.value, found.low, found.high) == (1.0, pytest.approx(0.7225, abs=1e-4), pytest.approx(1.0))
+    half = estimated_share([[1, 2]] * 12, n=24, over="x", why="y")
+    assert (half.low, half.high) == pytest.approx(proportion_confint(6, 12, method="wilson"))
+
+
+def test_without_resamples_there_is_a_value_and_the_reason_why_no_more() -> None:
+    alike = [[1, 2], [2, 2]] * 10
+    nothing_more = Estimate(0.75, None, None, 40, "x", MANY)
+    assert estimated(alike, ratio, n=40, over="x", why="y", resamples=0) == nothing_more
+    assert estimated_share(alike, n=40, over="x", why="y", resamples=0) == nothing_more
+
+
+@pytest.mark.parametrize(("tasks", "share"), [(10, 0.9), (12, 0.9), (12, 0.97), (20, 0.7), (40, 0.9)])
+def test_the_interval_of_a_share_covers_the_truth_where_tasks_are_few(tasks: int, share: float) -> None:
+    """Each task is one pair. Of the tasks alone, 12 at 0.9 are covered 7 times in 10."""
+    rng = np.random.default_rng(3)
+    covered = 0
+    for hits in rng.random((400, tasks)) < share:
+        found = estimated_share(np.column_stack([hits, np.ones(tasks)]), n=tasks, over="", why="", resamples=400)
+        assert found.low is not None and found.high is not None and found.low < found.high
+        covered += found.low <= share <= found.high
+    assert covered >= 368  # 92 %
+
+
+def test_sparse_units_are_the_same_units() -> None:
+    units = np.random.default_rng(4).random((30, 2))
+    assert bootstrap(sparse.csr_array(units), ratio) == pytest.approx(bootstrap(units, ratio), abs=1e-12)
 
 
 def test_without_units_or_a_value_the_reason_is_given() -> None:

@@ -15,7 +15,7 @@ from labeling_app.untrusted import visible
 from labeling_app.views.dashboard.numbers import by_time, shown
 from rlhf.preferences.statistics.agreement import Agreed
 from rlhf.preferences.statistics.bias import PositionBias
-from rlhf.preferences.statistics.estimate import Estimate
+from rlhf.preferences.statistics.estimate import FEW, Estimate
 from rlhf.preferences.statistics.pace import TimesOf
 
 Chart = Any  # altair's chart classes share no useful base
@@ -219,7 +219,7 @@ def _row(who: str, estimate: Estimate, share: bool) -> dict[str, Any]:
 
 def _between(estimate: Estimate, share: bool) -> str:
     if estimate.low is None:
-        return "too few tasks"
+        return f"none: {estimate.why or FEW}"
     return f"{shown(estimate.low, share)} to {shown(estimate.high, share)}"
 
 

@@ -11,7 +11,7 @@ import streamlit as st
 
 from rlhf.preferences import Labeler, LabelStore
 from rlhf.preferences.statistics import agreement, bias, detection, pace
-from rlhf.preferences.statistics.estimate import Estimate, counted
+from rlhf.preferences.statistics.estimate import FEW, Estimate, counted
 from rlhf.preferences.statistics.table import rank_table
 
 HOURLY = 48 * 3600  # a campaign younger than this is drawn by the hour, else by the day
@@ -115,8 +115,15 @@ def words(estimate: Estimate, *, share: bool = True) -> str:
     if estimate.value is None:
         return f"None yet: {estimate.why}."
     if estimate.low is None or estimate.high is None:
-        return f"Over {estimate.over}: too few tasks for an interval."
+        return f"Over {estimate.over}: {estimate.why or FEW}."
     return f"{shown(estimate.low, share)} to {shown(estimate.high, share)} (95 % interval), over {estimate.over}."
+
+
+def over(estimate: Estimate) -> str:
+    """What a value in a table is over and why it has no interval, or why there is no value."""
+    if estimate.value is None:
+        return estimate.why
+    return estimate.over if estimate.low is not None else f"{estimate.over}: {estimate.why or FEW}"
 
 
 def shown(value: float | None, share: bool = True) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import streamlit as st
@@ -15,7 +15,7 @@ from labeling_app.components.texts import show_text
 from labeling_app.session import share
 from labeling_app.untrusted import visible
 from labeling_app.views.dashboard import charts
-from labeling_app.views.dashboard.numbers import Choice, Numbers, lasting, numbers, words
+from labeling_app.views.dashboard.numbers import Choice, Numbers, lasting, numbers, over, words
 from rlhf.preferences import Labeler, LabelStore
 from rlhf.preferences.statistics import bias, pace
 from rlhf.preferences.statistics.estimate import Estimate, counted
@@ -167,9 +167,9 @@ def _agreement(found: Numbers) -> None:
         show_chart(grid, key="dashboard-pairs")
         _say_how_many(len(agreed.by_labeler), charts.MOST_CELLS_A_SIDE)
     with st.expander("Agreement in numbers"):
-        _estimates(agreed.by_labeler, "dashboard-agreement-numbers")
+        _estimates(agreed.by_labeler.items(), "dashboard-agreement-numbers")
         two = [
-            {"Labeler": a, "And": b, "Value": e.value, "From": e.low, "To": e.high, "Over": e.over}
+            {"Labeler": a, "And": b, "Value": e.value, "From": e.low, "To": e.high, "Over": over(e)}
             for (a, b), e in agreed.by_pair.items()
         ]
         show_table(two, key="dashboard-pairs-numbers", height=300)
@@ -186,7 +186,7 @@ def _gold(gold: pace.Accuracy) -> None:
     _number("On gold tasks", gold.overall)
     show_chart(charts.dots(gold.by_labeler, title="pairs right", chance=0.5), key="dashboard-gold")
     with st.expander("Gold tasks in numbers"):
-        _estimates(gold.by_labeler, "dashboard-gold-numbers")
+        _estimates(gold.by_labeler.items(), "dashboard-gold-numbers")
 
 
 def _times(times: pace.TimesOf) -> None:
@@ -261,8 +261,9 @@ def _flags(found: bias.Flags) -> None:
     show_chart(charts.counts(found.by_name, title="answers flagged", nothing=""), key="dashboard-flags")
     with st.expander("Flags in numbers"):
         st.caption("The share of answers in somebody's rankings that carry any flag, by labeler and by who wrote them.")
-        _estimates(found.by_labeler, "dashboard-flags-labelers")
-        _estimates({name or "unknown": e for name, e in found.by_source.items()}, "dashboard-flags-sources", "Source")
+        _estimates(found.by_labeler.items(), "dashboard-flags-labelers")
+        by_source = ((name or "(unknown)", e) for name, e in found.by_source.items())  # one may be called "unknown"
+        _estimates(by_source, "dashboard-flags-sources", "Source")
 
 
 def _skips(found: bias.Skips) -> None:
@@ -273,7 +274,7 @@ def _skips(found: bias.Skips) -> None:
     show_chart(charts.counts(found.by_reason, title="tasks skipped", nothing="no reason"), key="dashboard-skips")
     with st.expander("Skips in numbers"):
         st.caption("The share of each labeler's tasks that they skipped.")
-        _estimates(found.by_labeler, "dashboard-skips-labelers")
+        _estimates(found.by_labeler.items(), "dashboard-skips-labelers")
 
 
 # --- pieces --------------------------------------------------------------------------------------------------------
@@ -296,11 +297,8 @@ def _number(title: str, estimate: Estimate, in_row: bool = False) -> None:
         st.caption(words(estimate, share=in_percent))
 
 
-def _estimates(by_name: Mapping[str, Estimate], key: str, who: str = "Labeler") -> None:
-    rows = [
-        {who: name, "Value": e.value, "From": e.low, "To": e.high, "Over": e.over if e.value is not None else e.why}
-        for name, e in by_name.items()
-    ]
+def _estimates(by_name: Iterable[tuple[str, Estimate]], key: str, who: str = "Labeler") -> None:
+    rows = [{who: name, "Value": e.value, "From": e.low, "To": e.high, "Over": over(e)} for name, e in by_name]
     show_table(rows, key=key, height=300 if len(rows) > 8 else None)
 
 

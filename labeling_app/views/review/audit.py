@@ -51,6 +51,7 @@ def show(store: LabelStore, labeler: Labeler) -> None:
     page = min(st.session_state.get("review-events-page", 0), pages - 1)
     shown = found[page * PAGE : (page + 1) * PAGE]
     st.caption(f"{counted(len(found), 'event')}, newest first; page {page + 1:d} of {pages:d}. Times are UTC.")
+    st.caption("Where nobody stands under Who, a program or the command line did it.")
     told = _with_prompts(store, labeler, shown, names)
     show_table([_row(event, told) for event in shown], key="review-events")
     with st.container(horizontal=True):
@@ -121,7 +122,8 @@ def _deeper() -> None:
 def _row(event: Event, names: Names) -> dict[str, str]:
     return {
         "When": f"{datetime.fromtimestamp(event.at, UTC):%Y-%m-%d %H:%M:%S}",
-        "Who": event.name or "a program",
+        "Who": event.name,
+        "By a program": "" if event.name else "yes",  # a column of its own: anybody may be called "a program"
         "What": event.action,
         "About": "; ".join(_about(name, value, names) for name, value in event.subject.items()),
     }

@@ -19,7 +19,6 @@ from rlhf.preferences.opinions import Case, Opinion, cases
 from rlhf.preferences.statistics.agreement import disputed
 
 ANY_BATCH = ""
-AVERAGE = "Average of those that count"
 
 
 class Queued(NamedTuple):
@@ -174,16 +173,19 @@ def _show(store: LabelStore, labeler: Labeler, case: Case, queue: Sequence[int],
 
 
 def _people(case: Case, order: Sequence[int]) -> None:
-    """A row a person, a column an answer: the columns are named by us, the people by themselves."""
+    """A row a person, a column an answer: the columns are named by us, the people by themselves.
+
+    The averages have a table of their own: whatever somebody is called, they look like no average.
+    """
     if not case.opinions:
         st.write("Nobody has said anything about this task yet.")
         return
-    rows = [_row(opinion, order) for opinion in case.opinions]
+    show_table([_row(opinion, order) for opinion in case.opinions], key=f"review-grid-{case.view.id}")
     rankings = [o.said.ranks for o in case.opinions if o.counts]
     if rankings:
+        st.caption(f"Average ranks, over {counted(len(rankings), 'ranking')} that count:")
         average = {f"Answer {n}": _average(rankings, completion) for n, completion in enumerate(order, start=1)}
-        rows.append({**dict.fromkeys(rows[0], ""), "Person": AVERAGE, **average})
-    show_table(rows, key=f"review-grid-{case.view.id}")
+        show_table([average], key=f"review-averages-{case.view.id}")
     for i, opinion in enumerate(case.opinions):
         if opinion.said.comment.strip():
             show_remark(opinion.labeler, opinion.said.comment, f"all-{i}")

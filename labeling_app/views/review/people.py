@@ -31,6 +31,8 @@ def show(store: LabelStore, labeler: Labeler) -> None:
         "with everybody else who ranked the same task: of the pairs of answers that both order, the share they order "
         "alike. Those who are left out of exports are compared with all, and nobody is compared with them."
     )
+    if any(not e.by for e in excluded.values()):
+        st.caption("Where nobody stands under By, a program or the command line left them out.")
     if not may(labeler, "admin"):
         return
     review_invite.show_token()
@@ -81,7 +83,7 @@ def _row(
             "no gold task yet" if right is None or gold is None else f"{right:>4.0%} of {counted(gold.pairs, 'pair')}"
         ),
         "Left out of exports": "" if exclusion is None else f"{utc(exclusion.at)}, {exclusion.reason}",
-        "By": "" if exclusion is None else exclusion.by or "a program",
+        "By": "" if exclusion is None else exclusion.by,
         "Last": "never" if person.last is None else utc(person.last),
         "E-mail": person.email,
     }

@@ -39,7 +39,8 @@ def show(store: LabelStore, labeler: Labeler, person: Person, exclusion: Exclusi
         show_text(person.name)
         show_text(f"{person.role}; comes in: {way_in(person)}")
         if exclusion is not None:
-            show_text(f"Left out of exports since {utc(exclusion.at)}, by {exclusion.by or 'a program'}:")
+            by = f"by the person {exclusion.by}" if exclusion.by else "by a program or the command line"
+            show_text(f"Left out of exports since {utc(exclusion.at)}, {by}:")
             show_text(exclusion.reason)
         if doing.own:
             st.caption("This is you. What would end your own session, another admin can do.")

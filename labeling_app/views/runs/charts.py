@@ -14,6 +14,7 @@ from rlhf.report.figures import STAGE_TITLES
 # Title, unit, whether it is a share; in the order in which they are shown, as in the report.
 WORDS: dict[str, tuple[str, str, bool]] = {
     "loss": ("Loss", "nats", False),
+    "eval_loss": ("Loss, held-out", "nats", False),
     "accuracy": ("Accuracy", "share of pairs ordered as labelled", True),
     "score": ("Reward score", "mean raw score", False),
     "kl": ("Distance from SFT (KL)", "nats a response", False),
@@ -35,8 +36,8 @@ WITHIN = {  # their axes hold this much at least, so that small changes look sma
     "kl": (0.0, 1.0), "length": (0.0, 1.0), "eos_rate": (0.5, 1.0), "entropy": (0.0, 1.0), "clip_fraction": (0.0, 0.2),
     "explained_variance": (0.0, 1.0),
 }  # fmt: skip
-FIRST = 9  # of WORDS: what is shown before anybody asks for more
-HELD_OUT = {"loss": "eval_loss"}  # drawn into the same chart
+FIRST = 10  # of WORDS: what is shown before anybody asks for more
+HELD_OUT = {"loss": "eval_loss"}  # drawn into the same chart, where both are there
 STEADY_FROM = 36  # points: from here on a running mean stands over the values
 HEIGHT, LEGEND_LINE = 240, 22  # pixels, with titles and axes
 LONGEST_NAME = 40
@@ -44,7 +45,8 @@ LONGEST_NAME = 40
 
 def ordered(stages: Sequence[Stage]) -> tuple[list[str], list[str]]:
     """The quantities that these stages have: those of most interest, and the rest."""
-    there = {name for stage in stages for name in stage.names()} - set(HELD_OUT.values())
+    there = {name for stage in stages for name in stage.names()}
+    there -= {held_out for name, held_out in HELD_OUT.items() if name in there}
     known = [name for name in WORDS if name in there]
     first = [name for name in list(WORDS)[:FIRST] if name in there]
     return first, [name for name in known if name not in first] + sorted(there - set(WORDS))
@@ -66,12 +68,12 @@ def chart(name: str, runs: Mapping[str, Stage], dark: bool = False) -> alt.Layer
     labels = _labels(list(runs))
     color = alt.Color("who:N", sort=list(labels.values()), legend=_legend(), scale=alt.Scale(domain=[*labels.values()]))
     if not several:
-        kinds = ["training", "held-out"] if _held_out(drawn, name) else []
+        kinds = ["training", "held-out"] if _held_out(runs, name) else []
         color = alt.Color("who:N", legend=_legend() if kinds else None, sort=kinds or None)
     else:
         tips.append(alt.Tooltip("who:N", title="run"))
     values, means = _values(drawn, name, labels if several else None)
-    held_out = _held_out(drawn, name)
+    held_out = _held_out(runs, name)
     seen = [point["y"] for point in values] + [mean for points in held_out.values() for _, mean, _, _ in points]
     flat = alt.Scale(zero=False, nice=False)
     x = alt.X("x:Q", title="step", axis=alt.Axis(tickMinStep=1, format=",d", tickCount=6), scale=flat)
@@ -91,7 +93,7 @@ def chart(name: str, runs: Mapping[str, Stage], dark: bool = False) -> alt.Layer
         beside = alt.Chart(alt.InlineData(values=points)).encode(x=x, y=y, color=color, tooltip=tips)
         layers.append(beside.mark_line(strokeWidth=1.5, strokeDash=[5, 3], point=len(points) <= 40))
     height = HEIGHT + LEGEND_LINE * (len(runs) if several else 2 if held_out else 0)
-    return alt.layer(*layers).properties(height=height, title=_titled(title, _said(drawn, name), dark))
+    return alt.layer(*layers).properties(height=height, title=_titled(title, _said(runs, drawn, name), dark))
 
 
 def _values(
@@ -112,13 +114,13 @@ def _values(
     return values, means
 
 
-def _held_out(drawn: Mapping[str, Stage], name: str) -> dict[str, list[tuple[float, float, float, float]]]:
+def _held_out(runs: Mapping[str, Stage], name: str) -> dict[str, list[tuple[float, float, float, float]]]:
     if name not in HELD_OUT:
         return {}
-    return {run: found for run, stage in drawn.items() if (found := stage.points(HELD_OUT[name]))}
+    return {run: found for run, stage in runs.items() if (found := stage.points(HELD_OUT[name]))}
 
 
-def _said(drawn: Mapping[str, Stage], name: str) -> str:
+def _said(runs: Mapping[str, Stage], drawn: Mapping[str, Stage], name: str) -> str:
     """What the curve is over, and its last value."""
     steps = max(len(stage.steps) for stage in drawn.values())
     said = f"{steps:,} step{'s' if steps != 1 else ''}"
@@ -127,7 +129,7 @@ def _said(drawn: Mapping[str, Stage], name: str) -> str:
         said += f", last {stage.points(name, POINTS)[-1][1]:.4g}"
     else:
         said = f"{len(drawn)} runs, up to {said}"
-    return said + ("; dashed: held-out" if _held_out(drawn, name) else "")
+    return said + ("; dashed: held-out" if _held_out(runs, name) else "")
 
 
 def _titled(title: str, said: str, dark: bool) -> alt.TitleParams:

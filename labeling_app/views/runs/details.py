@@ -15,7 +15,7 @@ from labeling_app.components.texts import show_text
 from labeling_app.session import counted
 from labeling_app.views.runs.reading import finite, inside, text_of
 from labeling_app.views.runs.samples import Compared, Updates, Written, compared
-from rlhf.report.record import clean, mapping, mask_credentials
+from rlhf.report.record import clean, mapping, mask_credentials, masked
 from rlhf.report.words import duration, plain
 
 PARTS = ("Samples", "Settings", "Record", "Report")
@@ -111,7 +111,7 @@ def _record(folder: Path, run: str) -> None:
         st.write("This run has no manifest.json: it is written when the first stage ends.")
         return
     try:
-        manifest = mapping(clean(json.loads(text)))
+        manifest = mapping(masked(clean(json.loads(text))))
     except (ValueError, RecursionError):
         manifest = {}
     stages = mapping(manifest, "stages")

@@ -22,7 +22,8 @@ from labeling_app.views import sign_in
 from labeling_app.views.runs import charts as runs_charts
 from labeling_app.views.runs import details
 from labeling_app.views.runs.details import PARTS
-from labeling_app.views.runs.reading import Curves, Found, Run, find, inside
+from labeling_app.views.runs.finding import MOST_FOLDERS, Finder, Found, Run
+from labeling_app.views.runs.reading import Curves, inside
 from rlhf.errors import ConfigError, RLHFError, StoreError
 from rlhf.preferences import Labeler, LabelStore
 from rlhf.preferences.access import may
@@ -31,7 +32,7 @@ LIVE_SECONDS = 3.0  # between two looks at the numbers of a run that is at work;
 LIST_SECONDS = 10.0  # until a run that begins, goes on or ends is noticed
 LONGEST_READ = 20.0  # seconds that a long file is read before what there is of it is drawn
 MOST_COMPARED = 6
-LATEST = ""  # the choice that follows the run from stage to stage
+LATEST = ""  # the choice that follows the run from stage to stage; no stage has this name
 COMMAND = "rlhf label -c CONFIG.yaml --runs DIR"
 
 
@@ -45,7 +46,7 @@ def show(store: LabelStore, labeler: Labeler) -> None:
         st.write("No folder of runs was named. Start the page with one:")
         show_text(COMMAND)
         return
-    found = find(folder)
+    found = _finder(str(folder)).find()
     _fragment(_list, LIST_SECONDS)(store, labeler, folder, found)
     if not found.runs:
         return
@@ -87,8 +88,13 @@ def _fragment(draw: Callable[..., None], seconds: float | None) -> Callable[...,
 # --- the list ----------------------------------------------------------------------------------------------------
 
 
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _finder(folder: str) -> Finder:
+    return Finder(Path(folder))
+
+
 def _list(folder: Path, before: Found) -> None:
-    found = find(folder)
+    found = _finder(str(folder)).find()
     if {(run.name, run.alive) for run in found.runs} != {(run.name, run.alive) for run in before.runs}:
         st.rerun()  # the rest of the page is of the list as it was
     if not found.runs:
@@ -98,7 +104,12 @@ def _list(folder: Path, before: Found) -> None:
     now = time.time()
     show_table([_row(run, now) for run in found.runs], key="runs-list", height=None if len(found.runs) < 9 else 320)
     if found.left_out:
-        st.caption(f"{counted(found.left_out, 'folder')} left out: too many runs, or a name that is no text.")
+        st.caption(
+            f"{counted(found.left_out, 'folder')} left out: older than those above "
+            f"({counted(len(found.runs), 'run')}), not for this page to read, or with a name that is no text."
+        )
+    if not found.whole:
+        st.caption(f"Only {MOST_FOLDERS:,} folders are looked through, and there are more.")
 
 
 def _row(run: Run, now: float) -> dict[str, object]:
@@ -166,7 +177,7 @@ def _charts(readers: dict[str, Reader]) -> tuple[list[alt.LayerChart | alt.Facet
     stages = list(dict.fromkeys(name for r in readers.values() for name, stage in r.stages.items() if stage.numbers))
     if not stages:
         return [], False
-    last = next(reader.last for reader in readers.values() if reader.last)
+    last = next((reader.last for reader in readers.values() if reader.last), stages[0])
     wanted = st.selectbox("Stage", [LATEST, *stages], format_func=_choice, key="runs-stage")
     stage = wanted if wanted in stages else last
     shown = {name: reader.stages[stage] for name, reader in readers.items() if stage in reader.stages}

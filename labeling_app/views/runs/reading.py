@@ -1,4 +1,4 @@
-"""Runs as files: which there are, what they are doing now, and their numbers, read while others write them.
+"""Runs as files: their numbers, read while others write them.
 
 No Streamlit here. A file of a run may be cut off in the middle of a line, written anew, or hold anything at all; names
 and texts in it are somebody else's. Nothing outside of the runs folder is ever opened, whatever a name or a link says.
@@ -6,14 +6,10 @@ and texts in it are somebody else's. Nothing outside of the runs folder is ever 
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
-import time
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,39 +18,10 @@ import numpy as np
 
 from rlhf.report.record import clean
 
-MARKS = ("manifest.json", "metrics.jsonl", "config.yaml")  # a folder with one of these is a run
-DEEPEST = 3  # folders below the runs folder
-MOST_FOLDERS, MOST_RUNS = 5_000, 500
 TAIL_BYTES = 65_536
 READ_BYTES, LINE_BYTES = 2 << 20, 1 << 20  # at one time: the process serves labelers too
 MOST_STAGES, MOST_NUMBERS = 20, 80  # of a run, of a stage
-ALIVE_SECONDS = 120.0  # without news, if its steps are not longer than a fifth of that
 POINTS = 400  # of a curve that is drawn
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of the list. `name` is its path below the runs folder; `stage`, `step`, `total`: what it logged last."""
-
-    name: str
-    updated: float  # seconds since 1970
-    state: str  # "at work", "no news", "ended" (wrote its report last), "no steps yet"
-    stage: str = ""
-    step: int | None = None
-    total: int | None = None
-
-    @property
-    def alive(self) -> bool:
-        """Something is writing to it."""
-        return self.state == "at work"
-
-
-@dataclass(frozen=True)
-class Found:
-    """The runs under a folder, newest first; `left_out` counts folders too many, or with names that are no text."""
-
-    runs: list[Run]
-    left_out: int = 0
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -80,63 +47,7 @@ def text_of(folder: Path, run: str, name: str, most: int = 1 << 20) -> str:
         return ""
 
 
-def find(folder: Path, now: float | None = None) -> Found:
-    """The runs in this folder and up to DEEPEST below it. Links and hidden folders are not followed."""
-    now = time.time() if now is None else now
-    runs, left_out = [], 0
-    for path, _ in itertools.islice(_folders(folder), MOST_FOLDERS):
-        name = path.relative_to(folder).as_posix()
-        if not _is_text(name):
-            left_out += 1
-        elif any((path / mark).is_file() for mark in MARKS):
-            runs.append(look(folder, name, now))
-    runs.sort(key=lambda run: (-run.updated, run.name))
-    return Found(runs[:MOST_RUNS], left_out + len(runs[MOST_RUNS:]))
-
-
-def _folders(folder: Path) -> Iterator[tuple[Path, int]]:
-    """This folder and those below, level by level; a run's own folders hold no runs."""
-    queue = [(folder, 0)]
-    for path, depth in queue:
-        yield path, depth
-        if depth == DEEPEST or (depth and any((path / mark).is_file() for mark in MARKS)):
-            continue
-        try:
-            with os.scandir(path) as entries:
-                below = sorted(e.name for e in entries if e.name[0] != "." and e.is_dir(follow_symlinks=False))
-        except OSError:
-            continue  # not for us to read
-        queue += [(path / name, depth + 1) for name in below]
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # bytes that are no UTF-8
-        return False
-    return True
-
-
-def look(folder: Path, name: str, now: float | None = None) -> Run:
-    """What this run is doing, told from the last rows that it logged and from when its files changed."""
-    now = time.time() if now is None else now
-    metrics, report = (inside(folder, name, file) for file in ("metrics.jsonl", "report.html"))
-    rows = [row for row in _tail(metrics) if _step(row) is not None] if metrics else []
-    marks = [path for mark in MARKS if (path := inside(folder, name, mark))]
-    updated = _changed(metrics) if metrics else max(map(_changed, marks), default=0.0)
-    if not rows:
-        return Run(name, updated, "no steps yet")
-    last = rows[-1]
-    if report is not None and _changed(report) >= updated:
-        state = "ended"
-    else:
-        pace = (_when(last) or 0.0) - (_when(rows[-2]) or 0.0) if len(rows) > 1 else 0.0
-        state = "at work" if now - updated <= max(ALIVE_SECONDS, 5 * min(pace, 3600.0)) else "no news"
-    total = finite(last.get("total"))
-    return Run(name, updated, state, _name(last["stage"]), int(_step(last) or 0), None if total is None else int(total))
-
-
-def _tail(path: Path) -> list[dict[str, Any]]:
+def tail(path: Path) -> list[dict[str, Any]]:
     """The last whole rows of a file that only grows."""
     try:
         with path.open("rb") as stream:
@@ -147,13 +58,6 @@ def _tail(path: Path) -> list[dict[str, Any]]:
         return []
     whole = lines[:-1] if size <= TAIL_BYTES else lines[1:-1]
     return [row for line in whole[-4:] if (row := _parsed(line)) is not None]
-
-
-def _changed(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 # --- rows --------------------------------------------------------------------------------------------------------
@@ -177,16 +81,18 @@ def finite(value: object) -> float | None:
         return None
 
 
-def _step(row: dict[str, Any]) -> float | None:
-    step = finite(row.get("step"))
-    return step if isinstance(row.get("stage"), str) and step is not None and abs(step) < 1e15 else None
+def step_of(row: dict[str, Any]) -> float | None:
+    """The step of a row of numbers; None for a row that is none: it names no stage, or no step."""
+    stage, step = row.get("stage"), finite(row.get("step"))
+    named = isinstance(stage, str) and bool(stage.strip())
+    return step if named and step is not None and abs(step) < 1e15 else None
 
 
-def _name(text: str) -> str:
+def name_of(text: str) -> str:
     return str(clean(text))[:80]
 
 
-def _when(row: dict[str, Any]) -> float | None:
+def time_of(row: dict[str, Any]) -> float | None:
     try:
         when = datetime.fromisoformat(row["time"])
         return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
@@ -216,25 +122,25 @@ class Lines:
         """Whether the file began anew (what was read before is void), and the new rows."""
         try:
             with path.open("rb") as stream:
-                stat = os.fstat(stream.fileno())
-                seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+                now = os.fstat(stream.fileno())
+                seen = (now.st_ino, now.st_size, now.st_mtime_ns)
                 if seen == self._seen and not self.behind:
                     return False, []
-                anew = self._is_another(stream, stat)
+                anew = self._is_another(stream, now)
                 if anew:
                     self._begin()
                 self._seen = seen
                 stream.seek(self._offset)
-                return anew, self._rows(stream.read(READ_BYTES), stat.st_size)
+                return anew, self._rows(stream.read(READ_BYTES), now.st_size)
         except OSError:  # gone
             anew = self._seen is not None
             self._begin()
             return anew, []
 
-    def _is_another(self, stream: Any, stat: os.stat_result) -> bool:
+    def _is_another(self, stream: Any, now: os.stat_result) -> bool:
         if self._seen is None:
             return False
-        if stat.st_ino != self._seen[0] or stat.st_size < self._offset:
+        if now.st_ino != self._seen[0] or now.st_size < self._offset:
             return True
         stream.seek(self._offset - len(self._before))
         return bool(stream.read(len(self._before)) != self._before)
@@ -283,7 +189,7 @@ class Stage:
             number = None if key in ("stage", "step", "total", "time") else finite(value)
             if number is None:
                 continue
-            name = _name(key)
+            name = name_of(key)
             if name not in self.numbers:
                 if len(self.numbers) >= MOST_NUMBERS:
                     self.left_out += 1
@@ -336,8 +242,8 @@ class Curves:
         if anew:
             self.stages, self.last, self.strange = {}, "", 0
         for row in rows:
-            step = _step(row)
-            name = "" if step is None else _name(row["stage"])
+            step = step_of(row)
+            name = "" if step is None else name_of(row["stage"])
             if step is None or (name not in self.stages and len(self.stages) >= MOST_STAGES):
                 self.strange += 1
                 continue

@@ -8,23 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from scipy import sparse
 
-from rlhf.preferences.statistics.estimate import APART, RESAMPLES, Estimate, Floats, counted, estimated, ratio
-from rlhf.preferences.statistics.table import Ints, RankTable, mid_ranks, orders, rank_table, summed
+from rlhf.preferences.statistics.estimate import (
+    APART,
+    RESAMPLES,
+    Estimate,
+    Floats,
+    counted,
+    estimated,
+    estimated_share,
+    ratio,
+)
+from rlhf.preferences.statistics.table import Ints, Parts, RankTable, mid_ranks, orders, rank_table, summed
 from rlhf.preferences.types import Judged
 
 TOGETHER = "needs a task that two people ranked"
 NOT_TIED = "needs a pair of completions that two people ranked and neither tied"
 VARIED = "needs ranks that differ: so far every rank given is the same"
 COMPLETE = "needs a task that two people ranked completely, with not everything tied"
+MOST_APART = 400  # labelers, or twos of them, that have intervals of their own: 28 people make 378 twos
+AT_ONCE = 20_000  # meetings compared at a time
+DENSE = 2_000_000  # numbers, above which tasks by cells are kept sparse
 
 
 @dataclass(frozen=True)
 class Agreed:
     """A measure overall, of each labeler against everybody else on the same tasks, and of two labelers.
 
+    More than 400 labelers, or twos of them, have values without intervals. Where more than 100 people ranked a task,
+    each is compared with some of the others, drawn by chance (`RankTable.same_task`); `over` then says so.
     `by_pair` has the two names in the order of the alphabet, and only those who ranked a task in common.
     """
 
@@ -61,12 +77,14 @@ def pairwise(judged: Sequence[Judged] | RankTable) -> Agreed:
     first, second = table.same_task()
     agree, _, _, against = _compared(table, first, second)
     parts = np.stack([agree, agree + against], axis=1).astype(np.float64)
+    drawn = _drawn(table)
 
     def one(units: Floats, resamples: int = RESAMPLES) -> Estimate:
         used = units[units[:, 1] > 0]
         pairs = int(used[:, 1].sum())
-        over = f"{counted(pairs, 'pair')} of {counted(len(used), 'task')}"
-        return estimated(used, ratio, n=pairs, over=over, why=NOT_TIED if len(units) else TOGETHER, resamples=resamples)
+        over = f"{counted(pairs, 'pair')} of {counted(len(used), 'task')}{drawn}"
+        why = NOT_TIED if len(units) else TOGETHER
+        return estimated_share(used, n=pairs, over=over, why=why, resamples=resamples)
 
     return _agreed(table, first, second, parts, one)
 
@@ -89,24 +107,25 @@ def alpha(judged: Sequence[Judged] | RankTable) -> Agreed:
     """
     table = rank_table(judged)
     first, second = table.same_task()
-    values, a, b, weights, meeting = _coincidences(table, first, second)
-    low, high = np.minimum(a, b), np.maximum(a, b)
-    cells, cell = np.unique(low * max(len(values), 1) + high, return_inverse=True)
-    number = np.bincount(meeting, minlength=len(first))  # of coincidences, for `over`
+    values, a, b, weights, number = _coincidences(table, first, second)
+    met = np.minimum(a, b).astype(np.int64) * max(values, 1) + np.maximum(a, b)
+    cells, cell = np.unique(met, return_inverse=True)
+    starts = np.concatenate([[0], np.cumsum(number)])
 
-    def parts(weight: Floats) -> Floats:
-        met = np.bincount(meeting * len(cells) + cell, weight, minlength=len(first) * len(cells))
-        return np.column_stack([met.reshape(len(first), len(cells)), number])
+    def parts(weight: Floats) -> sparse.csr_array:
+        """Of each meeting that has any, the weight in each cell, and last how many coincidences, for `over`."""
+        each = sparse.csr_array((weight, cell, starts), shape=(len(first), len(cells)))
+        return sparse.hstack([each, sparse.csr_array(number[:, None].astype(np.float64))], format="csr")
 
-    statistic = _alpha_of(cells // max(len(values), 1), cells % max(len(values), 1), len(values))
+    drawn = _drawn(table)
+    low, high = np.divmod(cells, max(values, 1))
 
-    def one(units: Floats, resamples: int = RESAMPLES) -> Estimate:
-        used = units[units[:, -1] > 0]
-        n = int(used[:, -1].sum())
-        over = f"{counted(n, 'pair')} of ranks in {counted(len(used), 'task')}"
-        return estimated(
-            used[:, :-1], statistic, n=n, over=over, why=VARIED if len(used) else TOGETHER, resamples=resamples
-        )
+    def one(units: sparse.csr_array, resamples: int = RESAMPLES) -> Estimate:
+        n = int(units.data[units.indices == len(cells)].sum())
+        sums, statistic = _alpha_of(units, low, high)
+        over = f"{counted(n, 'pair')} of ranks in {counted(sums.shape[0], 'task')}{drawn}"
+        why = VARIED if n else TOGETHER
+        return estimated(sums, statistic, n=n, over=over, why=why, resamples=resamples)
 
     return _agreed(table, first, second, parts(weights), one, parts(np.ones(len(weights))))
 
@@ -130,10 +149,14 @@ def concordance(judged: Sequence[Judged] | RankTable) -> Agreed:
     def one(units: Floats, resamples: int = RESAMPLES) -> Estimate:
         used = units[units[:, 1] > 0]
         means = np.stack([used[:, 0] / used[:, 1], np.ones(len(used))], axis=1)
-        return estimated(means, ratio, n=len(used), over=counted(len(used), "task"), why=COMPLETE, resamples=resamples)
+        over = counted(len(used), "task") + drawn
+        return estimated(means, ratio, n=len(used), over=over, why=COMPLETE, resamples=resamples)
 
+    drawn = ""  # of the tasks themselves, everybody counts
+    overall = one(np.stack([whole, np.ones(len(whole))], axis=1))
+    drawn = _drawn(table)
     groups = _agreed(table, first, second, parts, one)
-    return Agreed(one(np.stack([whole, np.ones(len(whole))], axis=1)), groups.by_labeler, groups.by_pair)
+    return Agreed(overall, groups.by_labeler, groups.by_pair)
 
 
 def disputed(judged: Sequence[Judged] | RankTable) -> list[Dispute]:
@@ -155,13 +178,17 @@ def disputed(judged: Sequence[Judged] | RankTable) -> list[Dispute]:
     return sorted(found, key=lambda d: (-d.score, -d.pairs, d.task_id))
 
 
+def _drawn(table: RankTable) -> str:
+    return ", a random sample of more" if (table.sampled() > 1).any() else ""
+
+
 def _agreed(
     table: RankTable,
     first: Ints,
     second: Ints,
-    parts: Floats,
+    parts: Parts,
     one: Callable[..., Estimate],
-    of_two: Floats | None = None,
+    of_two: Parts | None = None,
 ) -> Agreed:
     """The measure `one` of the parts [P, C] that meetings of two people add: of all, by labeler, by two.
 
@@ -170,58 +197,107 @@ def _agreed(
     tasks = table.task[first]
     everyone = [units for _, units in summed(np.zeros_like(tasks), tasks, parts)]
     a, b = table.person[first], table.person[second]
-    by_person = dict(summed(np.concatenate([a, b]), np.concatenate([tasks, tasks]), np.concatenate([parts, parts])))
-    by_two = summed(a * len(table.people) + b, tasks, parts if of_two is None else of_two)
-    nothing = np.empty((0, parts.shape[1]))
+    stack = sparse.vstack if isinstance(parts, sparse.csr_array) else np.concatenate
+    by_person = dict(summed(np.concatenate([a, b]), np.concatenate([tasks, tasks]), stack([parts, parts])))
+    by_two = list(summed(a * len(table.people) + b, tasks, parts if of_two is None else of_two))
+    nothing = parts[:0]
+
+    def apart(groups: int) -> int:
+        return APART if groups <= MOST_APART else 0
+
     return Agreed(
         one(everyone[0] if everyone else nothing),
-        {name: one(by_person.get(i, nothing), APART) for i, name in enumerate(table.people)},
-        {(table.people[i // len(table.people)], table.people[i % len(table.people)]): one(u, APART) for i, u in by_two},
+        {name: one(by_person.get(i, nothing), apart(len(table.people))) for i, name in enumerate(table.people)},
+        {
+            (table.people[i // len(table.people)], table.people[i % len(table.people)]): one(u, apart(len(by_two)))
+            for i, u in by_two
+        },
     )
 
 
 def _compared(table: RankTable, first: Ints, second: Ints) -> tuple[Ints, Ints, Ints, Ints]:
     """How many pairs of completions that both rows rank: ordered alike, tied by one, by both, ordered against; [P]."""
     order = orders(table.ranks)
-    a, b = order[first], order[second]
-    product, size = a * b, np.abs(a) + np.abs(b)  # NaN equals nothing, so what is not ranked counts nowhere
-    return (product > 0).sum(axis=1), (size == 1).sum(axis=1), (size == 0).sum(axis=1), (product < 0).sum(axis=1)
+    code = np.where(order == 0, 2, np.nan_to_num(order)).astype(np.int8)  # 0: not ranked, so it counts nowhere
+    counts = np.empty((4, len(first)), dtype=np.int64)
+    for start in range(0, len(first), AT_ONCE):
+        these = slice(start, start + AT_ONCE)
+        product = code[first[these]] * code[second[these]]
+        for row, found in zip(counts, (product == 1, np.abs(product) == 2, product == 4, product == -1), strict=True):
+            row[these] = np.count_nonzero(found, axis=1)
+    agree, one, both, against = counts
+    return agree, one, both, against
 
 
-def _coincidences(table: RankTable, first: Ints, second: Ints) -> tuple[Floats, Ints, Ints, Floats, Ints]:
-    """The values that occur [V]; then, for each completion that the two people of a meeting ranked: the first one's
-    value and the second one's (indices), the weight 1 / (people who ranked it - 1), and the meeting."""
+def _coincidences(table: RankTable, first: Ints, second: Ints) -> tuple[int, Ints, Ints, Floats, Ints]:
+    """How many values occur; for each completion that the two people of a meeting ranked, meeting by meeting: the
+    first one's value and the second one's (numbered from the lowest), and the weight 1 / (people who ranked it - 1);
+    and of each meeting, how many of these it has."""
     ranked = ~np.isnan(table.ranks)
-    common = ranked[first] & ranked[second]
-    common &= common.sum(axis=1, keepdims=True) >= 2  # of one completion there is no order
-    m = common.sum(axis=1, keepdims=True)
-    places = [
-        (2 * mid_ranks(np.where(common, table.ranks[rows], np.nan))[0] - 1) / np.maximum(2 * m, 1)
-        for rows in (first, second)
-    ]
-    many = np.zeros((len(table.task_ids), table.ranks.shape[1]))
+    width = table.ranks.shape[1]
+    above = table.ranks[:, None, :] < table.ranks[:, :, None]
+    equal = table.ranks[:, None, :] == table.ranks[:, :, None]
+    many = np.zeros((len(table.task_ids), width))
     np.add.at(many, table.task, ranked)
-    meeting = np.nonzero(common)[0]
-    values, index = np.unique(np.concatenate([places[0][common], places[1][common]]), return_inverse=True)
-    weights = 1.0 / (many[table.task[first]][common] - 1.0)
-    return values, index[: len(meeting)], index[len(meeting) :], weights, meeting
+    stands_for = table.sampled()
+    number = np.zeros(len(first), dtype=np.int64)
+    codes: tuple[list[Ints], list[Ints]] = ([], [])
+    weights = [np.empty(0)]
+    for start in range(0, len(first), AT_ONCE):
+        these = slice(start, start + AT_ONCE)
+        common = ranked[first[these]] & ranked[second[these]]
+        common &= common.sum(axis=1, keepdims=True) >= 2  # of one completion there is no order
+        number[these] = m = common.sum(axis=1)
+        for found, rows in zip(codes, (first[these], second[these]), strict=True):
+            twice = 2 * np.count_nonzero(above[rows] & common[:, None, :], axis=2)
+            twice += np.count_nonzero(equal[rows] & common[:, None, :], axis=2)  # 2 mid ranks - 1
+            found.append((m[:, None] * 2 * width + twice)[common].astype(np.int32))
+        task = table.task[first[these]]
+        weights.append((stands_for[task, None] / np.maximum(many[task] - 1.0, 1.0))[common])
+    a, b = (np.concatenate([np.empty(0, dtype=np.int32), *found]) for found in codes)
+    occur = np.unique(np.concatenate([np.flatnonzero(np.bincount(found)) for found in (a, b)]))
+    values, place = np.unique((occur % (2 * width)) / np.maximum(2 * (occur // (2 * width)), 1), return_inverse=True)
+    numbers = np.zeros(int(occur.max(initial=0)) + 1, dtype=np.int32)
+    numbers[occur] = place
+    return len(values), numbers[a], numbers[b], np.concatenate(weights), number
 
 
-def _alpha_of(low: Ints, high: Ints, values: int) -> Callable[[Floats], Floats]:
-    """Alpha as a statistic of summed weights [R, cells]; cell i says that values low[i] and high[i] met.
+def _alpha_of(
+    units: sparse.csr_array, low: Ints, high: Ints
+) -> tuple[Floats | sparse.csr_array, Callable[[Floats], Floats]]:
+    """What to sum over units, and alpha as a statistic of the sums.
+
+    `units` [N, cells + 1] are the weights with which values low[i] and high[i] met in each. The sums are those weights
+    of unlike values, then how often each value was given; what does not occur here has no row and no column.
 
     The ordinal distance of two values is the number of values between them, each end counted half: the difference of
     `scale`. See Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011.
     """
-    ends = np.zeros((len(low), values))
-    np.add.at(ends, (np.arange(len(low)), low), 1.0)
-    np.add.at(ends, (np.arange(len(low)), high), 1.0)
+    columns = np.flatnonzero(np.bincount(units.indices, minlength=len(low) + 1)[:-1])  # the last one is a number
+    kept = units.indices < len(low)
+    place = np.zeros(len(low), dtype=np.int64)
+    place[columns] = np.arange(len(columns))
+    there, row = np.unique(np.repeat(np.arange(units.shape[0]), np.diff(units.indptr))[kept], return_inverse=True)
+    shape, here, weights = (len(there), len(columns)), place[units.indices[kept]], units.data[kept]
+    met: Floats | sparse.csr_array
+    if shape[0] * shape[1] <= DENSE:
+        met = np.bincount(row * shape[1] + here, weights, minlength=shape[0] * shape[1]).reshape(shape)
+    else:
+        met = sparse.csr_array((weights, (row, here)), shape=shape)
+    values, ends = np.unique(np.concatenate([low[columns], high[columns]]), return_inverse=True)
+    lows, highs = ends[: shape[1]], ends[shape[1] :]
+    given = np.zeros((shape[1], len(values)))  # of each cell, how often its weight counts for each value
+    np.add.at(given, (np.tile(np.arange(shape[1]), 2), ends), 1.0)
+    unlike = np.flatnonzero(lows != highs)
+    lows, highs = lows[unlike], highs[unlike]
+    stack = np.hstack if isinstance(met, np.ndarray) else partial(sparse.hstack, format="csr")
+    parts = stack([met[:, unlike], met @ given])
 
     def statistic(sums: Floats) -> Floats:
-        counts = sums @ ends  # [R, V], how often each value was given
+        weights, counts = sums[:, : len(unlike)], sums[:, len(unlike) :]
         total = counts.sum(axis=1)
         scale = np.cumsum(counts, axis=1) - counts / 2
-        observed = 2 * (sums * (scale[:, low] - scale[:, high]) ** 2).sum(axis=1)
+        observed = 2 * (weights * (scale[:, lows] - scale[:, highs]) ** 2).sum(axis=1)
         mean = ratio(np.stack([(counts * scale).sum(axis=1), total], axis=1))
         expected = 2 * total * (counts * (scale - mean[:, None]) ** 2).sum(axis=1)
         varied = (counts > 0).sum(axis=1) > 1
@@ -229,7 +305,7 @@ def _alpha_of(low: Ints, high: Ints, values: int) -> Callable[[Floats], Floats]:
         result: Floats = 1 - share
         return result
 
-    return statistic
+    return parts, statistic
 
 
 def _w_of_tasks(table: RankTable, rows: Ints) -> Floats:

@@ -15,9 +15,8 @@ from rlhf.preferences.statistics.estimate import (
     Estimate,
     Floats,
     counted,
-    estimated,
+    estimated_share,
     proportion,
-    ratio,
 )
 from rlhf.preferences.statistics.table import RankTable, orders, rank_table, summed
 from rlhf.preferences.types import Judged
@@ -118,7 +117,7 @@ def length_bias(judged: Sequence[Judged] | RankTable) -> LengthBias:
         used = units[units[:, 1] > 0]
         pairs = int(used[:, 1].sum())
         over = f"{counted(pairs, 'pair')} of {counted(len(used), 'task')}"
-        return estimated(used, ratio, n=pairs, over=over, why=NO_LENGTHS, resamples=resamples)
+        return estimated_share(used, n=pairs, over=over, why=NO_LENGTHS, resamples=resamples)
 
     everyone = dict(summed(np.zeros_like(table.task), table.task, parts))
     by_person = dict(summed(table.person, table.task, parts))

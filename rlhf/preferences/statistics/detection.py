@@ -12,7 +12,12 @@ never come out extreme, so too little data is no reason. In each kind of test, f
 by Benjamini and Hochberg's procedure (1995) at a false discovery rate of RATE. Who is merely noisy still agrees with
 the others more than chance would, and is then no suspect.
 
-What it cannot see: people who agree on what to say, and a crowd of which nobody agrees with anybody.
+Known answers outweigh the crowd. Of FEWEST gold tasks or more, who is above chance (at SIGNAL) is no suspect by
+agreement, however few think alike; who is not, and clearly below 60 % of pairs right (two SPREADs below the 70 % of
+NOISY), is one, however many do. Of suspects who agree among themselves it is said so: they may judge by another
+quality, and are not at chance.
+
+What it cannot see without gold tasks: a majority that agrees on what to say, and a crowd of which nobody agrees.
 """
 
 from __future__ import annotations
@@ -25,22 +30,21 @@ from scipy.stats import binom, norm
 
 from rlhf.preferences.intake import ANONYMOUS
 from rlhf.preferences.statistics.estimate import Floats
+from rlhf.preferences.statistics.meetings import GOLD, RATE, Meetings, added, below, discoveries, fit, meet, score
 from rlhf.preferences.statistics.table import Bools, Ints, RankTable, orders, rank_table
 from rlhf.preferences.types import Judged
 
-RATE = 0.1
 FEWEST = 8  # rankings of somebody, below which nothing is said of them
 ROUNDS = 8
-SPREAD = 0.25  # standard deviation of ordinary people's reliability, as a share of what is typical here
 SIGNAL = 0.02  # a suspect does not differ from chance, upwards, at this level: who is merely noisy soon does
 BELOW = 0.5  # reliability of somebody fast who may be suspected without further proof, as a share of what is typical
 AGREED = 3.0  # standard deviations above chance, below which a crowd as a whole does not agree at all
+NOISY = 0.4  # reliability on gold (70 % of pairs right) of a merely noisy person, below which nobody counts as typical
+FAR = 0.05  # level at which somebody is far below what is typical on gold, whatever the crowd
 FOLLOWS = 1 / 3  # a suspect follows the screen by more than this, where 0 is chance and 1 always
 TIES = 0.5  # a suspect ties everything in more than this share of rankings
 FASTER = 3.0  # times as many characters a second as people here
 UNREADABLE = 40.0  # characters a second: 400 words a minute, where reading ends (Rayner et al. 2016)
-_GOLD = "\x00"  # nobody can be called so
-_STEPS = 60  # of the fit, each half way
 
 
 @dataclass(frozen=True)
@@ -50,20 +54,6 @@ class Suspicion:
     labeler: str
     reasons: tuple[str, ...]
     n: int
-
-
-@dataclass(frozen=True)
-class _Meetings:
-    """Every two rankings of one task, twice, each as seen by one of them, [M]; the known answer only as the other."""
-
-    row: Ints  # of the table
-    person: Ints
-    other: Ints
-    net: Floats  # pairs ordered alike minus pairs ordered against
-    pairs: Floats  # ordered by both
-
-    def those(self, keep: Bools) -> _Meetings:
-        return _Meetings(self.row[keep], self.person[keep], self.other[keep], self.net[keep], self.pairs[keep])
 
 
 @dataclass(frozen=True)
@@ -79,6 +69,18 @@ class _Against:
     usual: float  # share of pairs ordered alike
 
 
+@dataclass(frozen=True)
+class _Gold:
+    """How everybody does on gold tasks; by person."""
+
+    known: Meetings  # with the known answers
+    asked: Bools  # [N], those who ranked FEWEST gold tasks
+    cleared: Bools  # [N], those of them who are above chance: of two completions, whose Wilson interval is above 1/2
+    tasks: Ints  # [N]
+    net: Floats  # [N], pairs ordered as known minus pairs ordered against
+    pairs: Floats  # [N]
+
+
 def suspects(judged: Sequence[Judged]) -> list[Suspicion]:
     """Who should be looked at, most reasons first. Skips do not count; gold tasks are compared with their answers.
 
@@ -87,11 +89,12 @@ def suspects(judged: Sequence[Judged]) -> list[Suspicion]:
     ranked = [j for j in judged if any(rank is not None for rank in j.ranks.values())]
     table = rank_table([*ranked, *_answers(ranked)])
     counts = np.bincount(table.person, minlength=len(table.people))
-    known = np.array([name in (_GOLD, ANONYMOUS) for name in table.people], dtype=np.bool_)
+    known = np.array([name in (GOLD, ANONYMOUS) for name in table.people], dtype=np.bool_)
     candidates = (counts >= FEWEST) & ~known
     if not candidates.any():
         return []
-    meetings = _meetings(table)
+    meetings = meet(table)
+    gold = _on_gold(table, meetings, candidates)
     alone = _following(table, candidates)
     reasons = alone
     for _ in range(ROUNDS):
@@ -99,10 +102,10 @@ def suspects(judged: Sequence[Judged]) -> list[Suspicion]:
         out[list(reasons)] = True
         found: dict[int, list[str]] = {i: list(said) for i, said in alone.items()}
         against = _compare(table, meetings, candidates, out)
-        for said in (_unreliable(against, candidates), _ties(table, candidates, out)):
-            _add(found, said)
-        _add(found, _wrong_on_gold(table, meetings, candidates, out))
-        _add(found, _hurried(table, against, candidates, out, set(found)))
+        _add(found, _unreliable(meetings, against, candidates, gold.cleared))
+        _add(found, _ties(table, candidates, out))
+        _add(found, _wrong_on_gold(gold, out))
+        _add(found, _hurried(table, against, candidates, out, set(found), gold.cleared))
         settled, reasons = found.keys() == reasons.keys(), found
         if settled:
             break
@@ -122,113 +125,67 @@ def _add(found: dict[int, list[str]], more: Mapping[int, str]) -> None:
 def _answers(judged: Sequence[Judged]) -> list[Judged]:
     """The known answers, as one more person's rankings."""
     answers = {j.task_id: j for j in judged if j.gold}
-    return [Judged(task, j.batch, _GOLD, dict(j.gold or {})) for task, j in answers.items()]
-
-
-def _meetings(table: RankTable) -> _Meetings:
-    order = orders(table.ranks)
-    first, second = table.same_task()
-    product = order[first] * order[second]
-    net, pairs = np.nansum(product, axis=1), np.nansum(np.abs(product), axis=1)
-    row, other = np.concatenate([first, second]), table.person[np.concatenate([second, first])]
-    both = _Meetings(row, table.person[row], other, np.tile(net, 2), np.tile(pairs, 2))
-    gold = np.array([name == _GOLD for name in table.people], dtype=np.bool_)
-    return both.those((both.pairs > 0) & ~gold[both.person])
+    return [Judged(task, j.batch, GOLD, dict(j.gold or {})) for task, j in answers.items()]
 
 
 # ---- agreement with others -------------------------------------------------------------------------------------------
 
 
-def _compare(table: RankTable, meetings: _Meetings, candidates: Bools, out: Bools) -> _Against:
+def _compare(table: RankTable, meetings: Meetings, candidates: Bools, out: Bools) -> _Against:
     """Everybody against those who are not `out`, each of them weighed by a reliability estimated without the one."""
     n = len(table.people)
     used = meetings.those(~out[meetings.other])
-    fixed = np.array([1.0 if name == _GOLD else np.nan for name in table.people])
-    reliability, weights = _fit(used, n, fixed, out)
+    fixed = np.array([1.0 if name == GOLD else np.nan for name in table.people])
+    reliability, weights = fit(used, n, fixed, out)
     weighed = weights * used.net
     size = weights**2 * used.pairs
     rows = len(table.judged)
-    x, d = (_sum(used.row, part, rows) for part in (weighed, size))
+    x, d = (added(used.row, part, rows) for part in (weighed, size))
     ordinary = candidates & ~out & np.isfinite(reliability)
-    beyond_chance = _score(x, table.person, n)
+    beyond_chance = score(x, table.person, n)
     right_way = ordinary & (beyond_chance > -AGREED / 2)  # who is the wrong way round hides no agreement of the rest
     theirs = x[right_way[table.person]]
     agreed = theirs.sum() > AGREED * np.sqrt((theirs**2).sum())
     typical = max(float(np.median(reliability[ordinary])), 0.0) if agreed else 0.0  # else there is nothing to be below
-    low = norm.cdf(_below(x, d, table.person, typical, n)) if typical > 0 else np.ones(n)
+    low = norm.cdf(below(x, d, table.person, typical, n)) if typical > 0 else np.ones(n)
     high = norm.sf(beyond_chance)
     people = used.those(np.isnan(fixed[used.other]))
-    alike = _sum(people.person, (people.pairs + people.net) / 2, n)
-    pairs = _sum(people.person, people.pairs, n)
+    alike = added(people.person, (people.pairs + people.net) / 2, n)
+    pairs = added(people.person, people.pairs, n)
     seen = ordinary & (pairs > 0)
     usual = float(np.median(alike[seen] / pairs[seen])) if seen.any() else 0.0
     return _Against(reliability, low, high, alike, pairs, typical, usual)
 
 
-def _fit(used: _Meetings, n: int, fixed: Floats, out: Bools) -> tuple[Floats, Floats]:
-    """Reliabilities [N], by least squares one person at a time; and the other's in each meeting, without the one, [M].
-
-    They are held near the crowd's by the weight of four pairs, so that a person of little data weighs as the crowd.
-    """
-    two, place = np.unique(used.person * n + used.other, return_inverse=True)
-    one, other = two // n, two % n
-    net, pairs = (_sum(place, part, len(two)) for part in (used.net, used.pairs))
-    back = np.searchsorted(two, other * n + one)  # where the other's view of the one is, if it is here
-    back = np.where((back < len(two)) & (two[np.minimum(back, len(two) - 1)] == other * n + one), back, -1)
-    weight = np.where(np.isnan(fixed), 0.5, fixed)
-    held = 4.0
-    for _ in range(_STEPS):
-        over = _sum(one, weight[other] * net, n)
-        under = _sum(one, weight[other] ** 2 * pairs, n)
-        inside = np.isnan(fixed) & ~out
-        crowd = min(max(float(over[inside].sum() / max(under[inside].sum(), 1e-9)), 0.0), 1.0)
-        step = np.clip((over + held * crowd) / (under + held), 0.0, 1.0)
-        weight = np.where(np.isnan(fixed), (weight + step) / 2, fixed)
-    with np.errstate(invalid="ignore"):
-        reliability = np.where(under > 0, over / np.maximum(under, 1e-9), np.nan)
-    mine = np.where(back >= 0, weight[one], 0.0)
-    others = (over[other] - mine * net + held * crowd) / (np.maximum(under[other] - mine**2 * pairs, 0) + held)
-    without = np.where(np.isnan(fixed[other]), np.clip(others, 0.0, 1.0), 1.0)
-    return reliability, without[place]
-
-
-def _sum(person: Ints, values: Floats | Bools, n: int) -> Floats:
-    """Each person's sum, [N]."""
-    return np.bincount(person, values, minlength=n).astype(np.float64)
-
-
-def _score(residuals: Floats, person: Ints, n: int) -> Floats:
-    """Each person's sum of residuals over the root of their sum of squares [N]: about standard normal under the null.
-
-    It is at most the root of their number, however extreme they are.
-    """
-    total = _sum(person, residuals, n)
-    size = np.sqrt(_sum(person, residuals**2, n))
-    return np.divide(total, size, out=np.zeros(n), where=size > 0)
-
-
-def _below(x: Floats, d: Floats, person: Ints, typical: float, n: int) -> Floats:
-    """How far each person's reliability sum(x) / sum(d) is from the crowd's, in standard deviations, [N].
-
-    The crowd's are taken as normal about what is typical, with SPREAD times that as standard deviation.
-    """
-    total, size = _sum(person, x - typical * d, n), _sum(person, d, n)
-    spread = np.sqrt(_sum(person, (x - typical * d) ** 2, n) + (SPREAD * typical * size) ** 2)
-    return np.divide(total, spread, out=np.zeros(n), where=spread > 0)
-
-
-def _discoveries(p: Floats, candidates: Bools) -> Bools:
-    """Whose null is rejected, by Benjamini and Hochberg's procedure at RATE over the candidates."""
-    values = np.sort(p[candidates])
-    passing = np.flatnonzero(values <= RATE * np.arange(1, len(values) + 1) / max(len(values), 1))
-    found: Bools = candidates & (p <= values[passing[-1]]) if len(passing) else np.zeros_like(candidates)
-    return found
-
-
-def _unreliable(against: _Against, candidates: Bools) -> dict[int, str]:
+def _unreliable(meetings: Meetings, against: _Against, candidates: Bools, cleared: Bools) -> dict[int, str]:
     """Those far below the others, whose rankings show no sign of agreeing with them beyond chance."""
-    found = _discoveries(against.low, candidates) & (against.high >= SIGNAL)
-    return {i: f"{_words(against, i)}: {_numbers(against, i)}" for i in _members(found)}
+    found = discoveries(against.low, candidates) & (against.high >= SIGNAL) & ~cleared
+    reasons = {i: f"{_words(against, i)}: {_numbers(against, i)}" for i in _members(found)}
+    alike = _among_themselves(meetings, found & (against.reliability > -BELOW * against.typical))
+    return reasons | {i: f"{said}: {_numbers(against, i)}" for i, said in alike.items()}
+
+
+def _among_themselves(meetings: Meetings, group: Bools) -> dict[int, str]:
+    """Where a group agrees among itself beyond chance, those who make it so: what they rank by is not nothing."""
+    n = len(group)
+    within = meetings.those(group[meetings.person] & group[meetings.other])
+    _, weights = fit(within, n, np.full(n, np.nan), ~group)
+    x = added(within.row, weights * within.net, int(within.row.max(initial=0)) + 1)
+    person = np.zeros(len(x), dtype=np.int64)
+    person[within.row] = within.person
+    together = x.sum() / max(np.sqrt(2 * (x**2).sum()), 1e-9)  # each meeting is seen from both sides
+    if norm.sf(together) >= SIGNAL:
+        return {}
+    alike = group & (norm.sf(score(x, person, n)) < RATE)
+    within = within.those(alike[within.person] & alike[within.other])
+    same, pairs = (added(within.person, part, n) for part in ((within.pairs + within.net) / 2, within.pairs))
+    alike &= pairs > 0
+    return {
+        i: f"{alike.sum()} suspects rank alike among themselves (this one in {_percent(same[i] / pairs[i])} of "
+        f"{pairs[i]:,.0f} comparisons of a pair), but differently from the others, so look whether the instructions "
+        "allow both"
+        for i in _members(alike)
+    }
 
 
 def _words(against: _Against, i: int) -> str:
@@ -248,24 +205,29 @@ def _numbers(against: _Against, i: int) -> str:
     return f"{share}, where people here have {_percent(against.usual)}"
 
 
-def _wrong_on_gold(table: RankTable, meetings: _Meetings, candidates: Bools, out: Bools) -> dict[int, str]:
-    """Those far below the others on tasks whose answer is known."""
+def _on_gold(table: RankTable, meetings: Meetings, candidates: Bools) -> _Gold:
     n = len(table.people)
-    gold = np.array([name == _GOLD for name in table.people], dtype=np.bool_)
+    gold = np.array([name == GOLD for name in table.people], dtype=np.bool_)
     known = meetings.those(gold[meetings.other])
     tasks = np.bincount(known.person, minlength=n)
-    net, pairs = (_sum(known.person, part, n) for part in (known.net, known.pairs))
+    net, pairs = (added(known.person, part, n) for part in (known.net, known.pairs))
     asked = candidates & (tasks >= FEWEST)
-    ordinary = asked & ~out
-    if not ordinary.any():
-        return {}
-    typical = float(np.median(net[ordinary] / pairs[ordinary]))
-    low = norm.cdf(_below(known.net, known.pairs, known.person, typical, n))
-    high = norm.sf(_score(known.net, known.person, n))
-    found = _discoveries(low, asked) & (high >= SIGNAL)
+    cleared = asked & (norm.sf(score(known.net, known.person, n)) < SIGNAL)
+    return _Gold(known, asked, cleared, tasks, net, pairs)
+
+
+def _wrong_on_gold(gold: _Gold, out: Bools) -> dict[int, str]:
+    """Those at chance on tasks whose answer is known, far below the others and below who is merely noisy."""
+    n, known, ordinary = len(out), gold.known, gold.asked & ~out
+    typical = float(np.median(gold.net[ordinary] / gold.pairs[ordinary])) if ordinary.any() else 0.0
+    low = norm.cdf(below(known.net, known.pairs, known.person, max(typical, NOISY), n))
+    found = discoveries(low, gold.asked) & (low < FAR) & ~gold.cleared
+    usual = f"people here have {_percent((1 + typical) / 2)} right and " if ordinary.any() else ""
+    most = 2 * found.sum() > gold.asked.sum() > 1
+    doubt = "; most here do no better, so look at the known answers too" if most else ""
     return {
-        i: f"orders {(pairs[i] + net[i]) / 2:.0f} of {pairs[i]:.0f} pairs of {tasks[i]:.0f} gold tasks as known, "
-        f"where people here have {_percent((1 + typical) / 2)} right"
+        i: f"orders {(gold.pairs[i] + gold.net[i]) / 2:.0f} of {gold.pairs[i]:.0f} pairs of {gold.tasks[i]} gold tasks "
+        f"as known, where {usual}chance gives {_percent(0.5)}{doubt}"
         for i in _members(found)
     }
 
@@ -296,11 +258,11 @@ def _following(table: RankTable, candidates: Bools) -> dict[int, list[str]]:
     chance = 1 / size
     follows = {"": (net, pairs), "reversed": (-net, pairs)}
     follows.update({end: (top - chance, 1 - chance) for end, top in tops.items()})
-    scores = {kind: _score(x - FOLLOWS * d, person, n) for kind, (x, d) in follows.items()}
+    scores = {kind: score(x - FOLLOWS * d, person, n) for kind, (x, d) in follows.items()}
     p = np.minimum(1.0, len(scores) * norm.sf(np.max(list(scores.values()), axis=0)))
     counts = np.bincount(person, minlength=n)
     reasons: dict[int, list[str]] = {}
-    for i in _members(_discoveries(p, candidates & (counts >= FEWEST))):
+    for i in _members(discoveries(p, candidates & (counts >= FEWEST))):
         strongest = max(score[i] for score in scores.values())
         kind = next(kind for kind in scores if scores[kind][i] >= 0.9 * strongest)  # whole orders stand first
         mine = person == i
@@ -321,21 +283,23 @@ def _ties(table: RankTable, candidates: Bools, out: Bools) -> dict[int, str]:
     """Those who tie everything most of the time, where the others do not."""
     n = len(table.people)
     tied = np.nanmax(table.ranks, axis=1) == np.nanmin(table.ranks, axis=1)
-    count, of = _sum(table.person, tied, n), np.bincount(table.person, minlength=n)
+    count, of = added(table.person, tied, n), np.bincount(table.person, minlength=n)
     ordinary = candidates & ~out
     usual = float(np.median(count[ordinary] / of[ordinary])) if ordinary.any() else 0.0
     level = max(TIES, 2 * usual)
-    p = norm.sf(_score(tied - level, table.person, n)) if level < 1 else np.ones(n)
+    p = norm.sf(score(tied - level, table.person, n)) if level < 1 else np.ones(n)
     return {
         i: f"ties everything in {count[i]:.0f} of {of[i]:.0f} rankings, where people here do in {_percent(usual)}"
-        for i in _members(_discoveries(p, candidates))
+        for i in _members(discoveries(p, candidates))
     }
 
 
 # ---- speed -----------------------------------------------------------------------------------------------------------
 
 
-def _hurried(table: RankTable, against: _Against, candidates: Bools, out: Bools, others: set[int]) -> dict[int, str]:
+def _hurried(
+    table: RankTable, against: _Against, candidates: Bools, out: Bools, others: set[int], cleared: Bools
+) -> dict[int, str]:
     """Those faster than anybody reads whose rankings, too, look like chance; of the others' suspects all who are fast.
 
     Speed alone is no reason: some texts need no reading to the end.
@@ -352,9 +316,9 @@ def _hurried(table: RankTable, against: _Against, candidates: Bools, out: Bools,
         return {}
     usual = float(np.median(medians[ordinary]))
     limit = max(FASTER * usual, UNREADABLE)
-    fast, of = _sum(person, speed > limit, n), np.bincount(person, minlength=n)
-    hurried = candidates & (of >= FEWEST) & _discoveries(binom.sf(fast - 1, of, 0.5), candidates & (of >= FEWEST))
-    chance = (against.high >= RATE) & (against.typical > 0) & (against.reliability < BELOW * against.typical)
+    fast, of = added(person, speed > limit, n), np.bincount(person, minlength=n)
+    hurried = candidates & (of >= FEWEST) & discoveries(binom.sf(fast - 1, of, 0.5), candidates & (of >= FEWEST))
+    chance = ~cleared & (against.high >= RATE) & (against.typical > 0) & (against.reliability < BELOW * against.typical)
     reasons = {}
     for i in _members(hurried):
         said = f"{medians[i]:.0f} characters a second in the median of {of[i]:.0f} rankings"

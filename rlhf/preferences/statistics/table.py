@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from rlhf.preferences.statistics.estimate import Floats
 from rlhf.preferences.types import Judged
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Parts = TypeVar("Parts", Floats, sparse.csr_array)
+MOST_MEETINGS = 5_000  # of two people on one task, about; all meet where up to 100 ranked it
 
 
 @dataclass(frozen=True)
@@ -32,16 +37,27 @@ class RankTable:
     size: Ints  # [J], how many completions the task has
 
     def same_task(self) -> tuple[Ints, Ints]:
-        """Rows of every two rankings of one task by two people, [P] and [P]; the person who comes first is first."""
+        """Rows of every two rankings of one task by two people, [P] and [P]; the person who comes first is first.
+
+        Of a task that more than 100 people ranked, a sample: people stand in a circle, drawn once for all tasks, and
+        each meets as many next to them as make about 5,000 meetings. So any two meet on many tasks or on none.
+        """
         firsts: list[Ints] = []
         seconds: list[Ints] = []
         starts = np.flatnonzero(np.diff(self.task, prepend=-1))
         counts = np.diff(starts, append=len(self.task))
+        place = np.random.default_rng(0).permutation(len(self.people))[self.person]
         for count in np.unique(counts):
-            a, b = np.triu_indices(count, 1)
-            these = starts[counts == count][:, None]
-            firsts.append((these + a).ravel())
-            seconds.append((these + b).ravel())
+            rows = starts[counts == count][:, None] + np.arange(count)
+            near = _near(int(count))
+            if near is None:
+                a, b = np.triu_indices(count, 1)
+            else:
+                rows = np.take_along_axis(rows, np.argsort(place[rows], axis=1, kind="stable"), axis=1)
+                a = np.repeat(np.arange(count), near)
+                b = (a + np.tile(np.arange(1, near + 1), count)) % count
+            firsts.append(rows[:, a].ravel())
+            seconds.append(rows[:, b].ravel())
         empty = np.empty(0, dtype=np.int64)
         first, second = np.concatenate([empty, *firsts]), np.concatenate([empty, *seconds])
         swap = self.person[first] > self.person[second]
@@ -49,6 +65,17 @@ class RankTable:
         others = self.person[first] != self.person[second]  # an anonymous person may have ranked a task twice
         order = np.argsort(self.task[first[others]], kind="stable")
         return first[others][order], second[others][order]
+
+    def sampled(self) -> Floats:
+        """Of each task, [T]: how many meetings each one of `same_task` stands for; 1 where there are all."""
+        counts = np.bincount(self.task, minlength=len(self.task_ids))
+        near = [_near(int(count)) for count in counts]
+        return np.array([1.0 if k is None else (m - 1) / (2 * k) for m, k in zip(counts, near, strict=True)])
+
+
+def _near(people: int) -> int | None:
+    """How many people on one side each meets where so many ranked a task; None: all meet."""
+    return None if people * (people - 1) // 2 <= MOST_MEETINGS else max(1, MOST_MEETINGS // people)
 
 
 def rank_table(judged: Sequence[Judged] | RankTable) -> RankTable:
@@ -101,14 +128,15 @@ def orders(ranks: Floats) -> Floats:
     return np.sign(ranks[:, b] - ranks[:, a])
 
 
-def summed(groups: Ints, units: Ints, parts: Floats) -> Iterator[tuple[int, Floats]]:
+def summed(groups: Ints, units: Ints, parts: Parts) -> Iterator[tuple[int, Parts]]:
     """For each group, the parts [N, C] added up by unit, [units of the group, C]."""
     if not len(groups):
         return
-    order = np.lexsort((units, groups))
-    groups, units = groups[order], units[order]
-    new = np.flatnonzero((np.diff(groups, prepend=-1) != 0) | (np.diff(units, prepend=-1) != 0))
-    sums = np.add.reduceat(parts[order], new, axis=0)
-    first = np.flatnonzero(np.diff(groups[new], prepend=-1))
-    for start, end in zip(first, [*first[1:], len(new)], strict=True):
-        yield int(groups[new[start]]), sums[start:end]
+    span: int = int(units.max()) + 1
+    keys: Ints
+    keys, row = np.unique(groups * span + units, return_inverse=True)
+    adding = sparse.csr_array((np.ones(len(row)), (row, np.arange(len(row)))), shape=(len(keys), len(row)))
+    sums: Parts = adding @ parts
+    bounds = [*np.flatnonzero(np.diff(keys // span, prepend=-1)).tolist(), len(keys)]
+    for start, end in pairwise(bounds):
+        yield int(keys[start] // span), sums[start:end]

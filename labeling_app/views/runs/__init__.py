@@ -1,0 +1,1 @@
+"""The engineers' page: runs, their curves, samples and reports."""
