@@ -140,7 +140,7 @@ def store_tasks(
 def store_project(
     name: Annotated[str | None, typer.Argument(help="the project; without it: all of them")] = None,
     changes: Changes = None,
-    create: Annotated[bool, typer.Option("--create", help="make a new project of this name")] = False,
+    create: Annotated[bool, typer.Option("--create", help="make it, and the store where there is none")] = False,
     guidelines: Annotated[
         Path | None, typer.Option(metavar="FILE", help="text for labelers, kept as a new version of the instructions")
     ] = None,
@@ -158,19 +158,22 @@ def store_project(
     from rlhf.data.records import check_text
 
     _check_project(name)
+    if "=" in name:
+        raise ConfigError(f"{name!r}: is a setting; name the project before it: rlhf store project default {name}")
     wanted = _settings(changes or [])
     text = None if guidelines is None else check_text(_text_of(guidelines), str(guidelines))
     if create:
         from rlhf.preferences.settings import parse_settings
 
-        if name == "default":  # every store has it, a new one too
-            raise StoreError("project 'default': exists already; change its settings, or choose another name")
         parse_settings(wanted, f"project {name!r}")  # before the store is made, as in `rlhf data import`
         with opened(store, config, "default", create=True) as labels:
-            labels.create_project(name, wanted)
+            if name != "default":  # every store has that one, a new one too
+                labels.create_project(name, wanted)
     with opened(store, config, name) as labels:
-        if wanted and not create:
+        if wanted and (not create or name == "default"):
             labels.configure(wanted)
+            if "overlap" in wanted and (queued := len(labels.open_places())):
+                typer.echo(f"{queued} of the tasks that wait keep the overlap that they were queued with", err=True)
         if text is not None:
             typer.echo(f"instructions: version {labels.set_guidelines(text)}")
         typer.echo(_described(name, labels.settings()))

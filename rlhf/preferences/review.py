@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 import sqlalchemy as sa
@@ -15,6 +15,7 @@ from rlhf.preferences.schema import assignments, exclusions, labelers, now, task
 from rlhf.preferences.types import Exclusion, Labeler, Verdict, VerdictKind
 
 reviewers = labelers.alias("reviewers")
+NOBODY = 0  # no labeler has this id
 
 
 def decide(
@@ -78,9 +79,9 @@ def exclude(
     judging.check_length(reason, "reason", judging.REASON_LENGTH)
     if labeler_id in access.excluded(connection, project_id):
         raise StoreError("this person's rankings are left out of exports already")
-    _append(connection, project_id, labeler_id, by, {"excluded": True, "replaced": replace, "reason": reason})
-    if replace:
-        _ask(connection, project_id, labeler_id, 1)
+    replaced = _settled_by(connection, project_id, labeler_id) if replace else []
+    _append(connection, project_id, labeler_id, by, {"excluded": True, "replaced": replaced, "reason": reason})
+    _ask(connection, project_id, replaced, 1)
     access.record(connection, by, "exclude", project=project_id, labeler=labeler_id, replace=replace)
 
 
@@ -90,23 +91,29 @@ def include(connection: Connection, project_id: int, labeler_id: int, by: Labele
     row = connection.execute(mine.with_only_columns(exclusions.c.replaced)).one_or_none()
     if row is None:
         raise StoreError("this person's rankings are not left out of exports")
-    _append(connection, project_id, labeler_id, by, {"excluded": False, "replaced": False, "reason": ""})
-    if row.replaced:
-        _ask(connection, project_id, labeler_id, -1)
+    _append(connection, project_id, labeler_id, by, {"excluded": False, "replaced": [], "reason": ""})
+    _ask(connection, project_id, row.replaced, -1)
     access.record(connection, by, "include", project=project_id, labeler=labeler_id)
 
 
-def _ask(connection: Connection, project_id: int, labeler_id: int, change: int) -> None:
-    """Let each task that this person ranked want one person more, or (-1) one less, where nobody has that place yet."""
+def _settled_by(connection: Connection, project_id: int, labeler_id: int) -> list[int]:
+    """The tasks that this person ranked; those that a reviewer has decided want nobody more."""
     mine = (assignments.c.labeler_id == labeler_id) & (assignments.c.project_id == project_id)
     theirs = sa.select(assignments.c.task_id).where(mine, assignments.c.state == "done")
     ordinary = tasks.c.id.in_(theirs) & tasks.c.gold.is_(None) & (tasks.c.overlap < intake.MOST_OVERLAP)
-    found = connection.execute(sa.select(tasks).where(ordinary).order_by(tasks.c.id).with_for_update(key_share=True))
-    ids = [task.id for task in found.all() if change > 0 or queue.free_places(connection, task, labeler_id) > 1]
-    for start in range(0, len(ids), intake.CHUNK):
-        these = sa.update(tasks).where(tasks.c.id.in_(ids[start : start + intake.CHUNK]))
-        connection.execute(these.values(overlap=tasks.c.overlap + change))
-    queue.changed(connection, project_id)
+    decided = {t for t, v in verdicts_of(connection, project_id, ordinary).items() if v.kind != "keep"}
+    return [t for t in connection.scalars(sa.select(tasks.c.id).where(ordinary)) if t not in decided]
+
+
+def _ask(connection: Connection, project_id: int, task_ids: Sequence[int], change: int) -> None:
+    """Let each of these tasks want one person more, or (-1) one less, where nobody has that place yet."""
+    for task_id in sorted(task_ids):
+        task = queue.locked(connection, task_id)
+        if change > 0 or queue.free_places(connection, task, NOBODY) > 0:
+            update = sa.update(tasks).where(tasks.c.id == task_id)
+            connection.execute(update.values(overlap=tasks.c.overlap + change))
+    if task_ids:
+        queue.changed(connection, project_id)
 
 
 def exclusions_of(connection: Connection, project_id: int) -> list[Exclusion]:
@@ -122,7 +129,7 @@ def exclusions_of(connection: Connection, project_id: int) -> list[Exclusion]:
 
 
 def _append(
-    connection: Connection, project_id: int, labeler_id: int, by: Labeler | None, what: Mapping[str, bool | str]
+    connection: Connection, project_id: int, labeler_id: int, by: Labeler | None, what: Mapping[str, object]
 ) -> None:
     row = {"project_id": project_id, "labeler_id": labeler_id, "by_id": None if by is None else by.id, **what}
     connection.execute(sa.insert(exclusions).values(created_at=now(connection.dialect.name), **row))

@@ -260,7 +260,7 @@ exclusions = Table(
     Column("project_id", ForeignKey("projects.id"), nullable=False, index=True),
     Column("labeler_id", ForeignKey("labelers.id"), nullable=False),
     Column("excluded", Boolean, nullable=False),  # False: taken in again
-    Column("replaced", Boolean, nullable=False),  # others are asked in their place
+    Column("replaced", JSON(none_as_null=True), nullable=False),  # ids of the tasks that one person more is asked
     Column("reason", Text, nullable=False),
     Column("by_id", ForeignKey("labelers.id")),  # NULL: a program or the command line
     Column("created_at", Float, nullable=False),

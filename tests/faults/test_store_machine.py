@@ -59,7 +59,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.said: list[tuple[int, str, str]] = []  # task, person, submit id
         self.clock = 0
         self.out: set[str] = set()  # who is suspended
-        self.excluded: dict[str, bool] = {}  # whose rankings are in no export; whether others are asked instead
+        self.excluded: dict[str, list[int]] = {}  # whose rankings are in no export; what others are asked instead
         self.verdicts: dict[int, str] = {}
         self.store.invite("rex", "admin")
         self.rex = self.store.labeler("rex")
@@ -212,15 +212,15 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(PEOPLE), replace=st.booleans())
     def exclude_or_include(self, name: str, replace: bool) -> None:
         """With `replace`, each task that they ranked wants one person more, until they are taken in again."""
-        theirs = [task for (task, who), place in self.places.items() if who == name and place.state == "done"]
         if name in self.excluded:
             self.store.include(name, by=self.rex)
-            for task in theirs if self.excluded.pop(name) else []:
-                self.overlap[task] -= self.free(task, name) > 1  # one is their own
+            for task in self.excluded.pop(name):
+                self.overlap[task] -= self.taken(task) < self.overlap[task]
             return
         self.store.exclude(name, "why", replace=replace, by=self.rex)
-        self.excluded[name] = replace
-        for task in theirs if replace else []:
+        theirs = [task for (task, who), place in self.places.items() if who == name and place.state == "done"]
+        self.excluded[name] = [t for t in theirs if replace and self.verdicts.get(t, "keep") == "keep"]
+        for task in self.excluded[name]:
             self.overlap[task] += 1
 
     @rule(data=st.data(), kind=st.sampled_from(("ranking", "keep", "drop")))

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-import streamlit as st
+from app_harness import Page, tab, well
 from streamlit.testing.v1 import AppTest
 
-import labeling_app
-from labeling_app.launch import settle
 from labeling_app.views import sign_in
 from rlhf.preferences import Labeler, LabelStore, NewTask
-
-APP = Path(labeling_app.__file__).with_name("app.py")
-BEACON = "![x](http://127.0.0.1:9/beacon.png) :rainbow[hi] $x$"
-Page = Callable[..., AppTest]
-
-
-@contextmanager
-def served_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LabelStore]:
-    """An empty store, which the app opens too."""
-    path = tmp_path / "labels.db"
-    for name, value in settle(str(path)).environment().items():
-        monkeypatch.setenv(name, value)
-    st.cache_resource.clear()
-    with LabelStore.open(path, create=True) as store:
-        yield store
-    st.cache_resource.clear()
 
 
 def opener(store: LabelStore, monkeypatch: pytest.MonkeyPatch) -> Page:
@@ -42,22 +21,12 @@ def opener(store: LabelStore, monkeypatch: pytest.MonkeyPatch) -> Page:
         if name not in keys:
             keys[name] = store.sign_in_by_token(store.invite(name, role))
         monkeypatch.setattr(sign_in, "session_key", lambda: keys[name])
-        test = AppTest.from_file(str(APP), default_timeout=30)
-        test.session_state["go"] = "review"
+        test = tab("review")
         if part:
             test.session_state["review-part"] = part
         return well(test.run())
 
     return open_page
-
-
-def well(test: AppTest) -> AppTest:
-    assert [e.value for e in test.exception] == []
-    return test
-
-
-def texts(test: AppTest) -> list[str]:
-    return [str(t.value) for t in test.text]
 
 
 def markdown(test: AppTest) -> str:

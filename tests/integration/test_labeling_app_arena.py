@@ -2,56 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import streamlit as st
+from app_harness import Page, opener, served_store, well
 from streamlit.testing.v1 import AppTest
 
-import labeling_app
-from labeling_app.launch import settle
-from labeling_app.views import sign_in
 from labeling_app.views.arena import page as arena
 from rlhf.data.records import Ranking
 from rlhf.preferences import LabelStore, NewTask
 
-APP = Path(labeling_app.__file__).with_name("app.py")
 HOSTILE = "![x](http://127.0.0.1:9/beacon.png) :rainbow[hi] $x$"
-Page = Callable[..., AppTest]
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LabelStore]:
-    path = tmp_path / "labels.db"
-    for name, value in settle(str(path)).environment().items():
-        monkeypatch.setenv(name, value)
-    st.cache_resource.clear()
-    st.cache_data.clear()
-    with LabelStore.open(path, create=True) as store:
+    with served_store(tmp_path, monkeypatch) as store:
         yield store
-    st.cache_resource.clear()
-    st.cache_data.clear()
 
 
 @pytest.fixture
 def page(store: LabelStore, monkeypatch: pytest.MonkeyPatch) -> Page:
-    """Opens the arena in a new tab of a person with this role."""
-
-    def open_page(role: str = "admin") -> AppTest:
-        key = store.sign_in_by_token(store.invite(f"one {role}", role))
-        monkeypatch.setattr(sign_in, "session_key", lambda: key)
-        test = AppTest.from_file(str(APP), default_timeout=30)
-        test.session_state["go"] = "arena"
-        return well(test.run())
-
-    return open_page
-
-
-def well(test: AppTest) -> AppTest:
-    assert [e.value for e in test.exception] == []
-    return test
+    return opener(store, monkeypatch, "arena")
 
 
 def texts(test: AppTest) -> str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import streamlit as st
+from app_harness import Page, opener, served_store, well
 from streamlit.testing.v1 import AppTest
 
-import labeling_app
-from labeling_app.launch import settle
-from labeling_app.views import sign_in
 from labeling_app.views.dashboard import page as dashboard_view
 from labeling_app.views.dashboard.numbers import by_time, lasting, words
 from rlhf.data.records import Ranking
@@ -21,44 +18,19 @@ from rlhf.preferences.statistics import bias
 from rlhf.preferences.statistics.estimate import SAME, Estimate
 from rlhf.preferences.types import Judged
 
-APP = Path(labeling_app.__file__).with_name("app.py")
 BEACON = "![x](http://127.0.0.1:9/beacon.png)"
-Page = Callable[..., AppTest]
 Charts = dict[str, list[dict[str, Any]]]
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LabelStore]:
-    path = tmp_path / "labels.db"
-    for name, value in settle(str(path)).environment().items():
-        monkeypatch.setenv(name, value)
-    st.cache_resource.clear()
-    st.cache_data.clear()
-    with LabelStore.open(path, create=True) as store:
+    with served_store(tmp_path, monkeypatch) as store:
         yield store
-    st.cache_resource.clear()
-    st.cache_data.clear()
 
 
 @pytest.fixture
 def dashboard(store: LabelStore, monkeypatch: pytest.MonkeyPatch) -> Page:
-    """Opens the page in a new tab of somebody who has the role."""
-
-    def open_page(role: str = "reviewer") -> AppTest:
-        known = {p.name for p in store.people()}
-        name = f"{role}-{len(known)}"
-        key = store.sign_in_by_token(store.invite(name, role))
-        monkeypatch.setattr(sign_in, "session_key", lambda: key)
-        test = AppTest.from_file(str(APP), default_timeout=30)
-        test.session_state["go"] = "dashboard"
-        return well(test.run())
-
-    return open_page
-
-
-def well(test: AppTest) -> AppTest:
-    assert [e.value for e in test.exception] == []
-    return test
+    return opener(store, monkeypatch, "dashboard", "reviewer")
 
 
 def metrics(test: AppTest) -> dict[str, str]:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 import streamlit as st
+from app_harness import BEACON, Page, served_store, texts, well
 from review_harness import (
-    BEACON,
-    Page,
     admin,
     campaign,
     exported,
@@ -24,10 +23,7 @@ from review_harness import (
     press,
     rank,
     reviewer,
-    served_store,
     table,
-    texts,
-    well,
 )
 
 from labeling_app.actions import NOTICES

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from app_harness import BEACON, Page, served_store, texts, well
 from review_harness import (
-    BEACON,
-    Page,
     campaign,
     exported,
     find,
@@ -23,11 +22,8 @@ from review_harness import (
     press,
     rank,
     reviewer,
-    served_store,
     table,
     task,
-    texts,
-    well,
 )
 
 from labeling_app.actions import NOTICES

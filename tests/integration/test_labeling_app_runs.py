@@ -6,15 +6,14 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import streamlit as st
+from app_harness import Page, opener, served_store, texts, well
 from streamlit.testing.v1 import AppTest
 
-import labeling_app
 from labeling_app.launch import settle
 from labeling_app.views import sign_in
 from labeling_app.views.runs import details as runs_details
@@ -23,9 +22,7 @@ from labeling_app.views.runs import page as runs
 from labeling_app.views.runs import reading as runs_reading
 from rlhf.preferences import LabelStore
 
-APP = Path(labeling_app.__file__).with_name("app.py")
 BEACON = "![x](http://127.0.0.1:9/beacon.png) :rainbow[hi] $x$ <img src=x>"
-Page = Callable[..., AppTest]
 
 
 def lines(*rows: Any) -> str:
@@ -58,34 +55,13 @@ def make(folder: Path, name: str, **files: str) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LabelStore]:
-    path = tmp_path / "labels.db"
-    with LabelStore.open(path, create=True) as store:
-        for name, value in settle(str(path), runs=folder).environment().items():
-            monkeypatch.setenv(name, value)
-        st.cache_resource.clear()
+    with served_store(tmp_path, monkeypatch, folder) as store:
         yield store
-    st.cache_resource.clear()
 
 
 @pytest.fixture
 def page(store: LabelStore, monkeypatch: pytest.MonkeyPatch) -> Page:
-    def open_page(role: str = "admin") -> AppTest:
-        key = store.sign_in_by_token(store.invite(f"{role} Lena", role))
-        monkeypatch.setattr(sign_in, "session_key", lambda: key)
-        test = AppTest.from_file(str(APP), default_timeout=30)
-        test.session_state["go"] = "runs"
-        return well(test.run())
-
-    return open_page
-
-
-def well(test: AppTest) -> AppTest:
-    assert [e.value for e in test.exception] == []
-    return test
-
-
-def texts(test: AppTest) -> list[str]:
-    return [str(t.value) for t in test.text]
+    return opener(store, monkeypatch, "runs")
 
 
 def listed(test: AppTest) -> list[dict[str, Any]]:

@@ -216,7 +216,6 @@ def test_making_a_project_makes_the_store(tmp_path: Path) -> None:
         (["skip_reasons=[]"], None),
         (["k=10"], None),
         (["overlap=2", "colour=red"], None),
-        (["--create"], "project 'default': exists already; change its settings, or choose another name"),
         (["--guidelines", "{tmp}/none"], "{tmp}/none: cannot be read (No such file or directory)"),
         (["--guidelines", "{tmp}"], "{tmp}: cannot be read (Is a directory)"),
         (["--guidelines", "{tmp}/latin"], "{tmp}/latin: cannot be read (it is not UTF-8 text)"),
@@ -306,11 +305,26 @@ def test_a_project_that_a_new_store_would_lack_leaves_no_store_behind(tmp_path: 
                 f"label store {new}: no such file, so there is no project 'nope' in it; "
                 "make both with: rlhf store project nope --create"
             )
-    said = "project 'default': exists already; change its settings, or choose another name"
-    assert refusal("store", "project", "default", "--create", "--store", new) == said
+    said = "project 'default': overlap: Input should be greater than or equal to 1, found 0"
+    assert refusal("store", "project", "default", "overlap=0", "--create", "--store", new) == said
+    said = "'overlap=2': is a setting; name the project before it: rlhf store project default overlap=2"
+    assert refusal("store", "project", "overlap=2", "--create", "--store", new) == said
     assert not new.parent.exists()
     arguments = [file, "--batch", "one", "--project", "nope", "--store", path]
     assert "holds no project 'nope' but default" in refusal("data", "import", *arguments)
+
+
+def test_a_store_can_begin_with_its_settings(tmp_path: Path) -> None:
+    """Before anything is queued, since the overlap is that of the day on which a task is."""
+    new = tmp_path / "new.db"
+    arguments = ["store", "project", "default", "overlap=2", "--create", "--store", str(new)]
+    first = runner.invoke(cli.app, arguments)
+    assert (first.exit_code, first.stderr) == (0, "") and "  overlap: 2  #" in first.stdout
+    with LabelStore.open(new) as labels:
+        labels.add_tasks([NewTask("p", ("a", "b"))], batch="one")
+        assert labels.open_places() == {1: 2}
+    again = runner.invoke(cli.app, [*arguments[:3], "overlap=3", "--store", str(new)])
+    assert again.stderr == "1 of the tasks that wait keep the overlap that they were queued with\n"
 
 
 def test_a_row_that_the_store_refuses_leaves_no_store_behind(tmp_path: Path) -> None:

@@ -244,6 +244,20 @@ def test_places_that_nobody_took_close_when_the_excluded_person_comes_back(store
     assert store.check() == []
 
 
+def test_nobody_is_asked_again_what_a_reviewer_has_decided(store: LabelStore) -> None:
+    store.add_tasks([NewTask(p, ("a", "b")) for p in "pqr"], batch="one")
+    for _ in range(3):
+        rank(store, "bob", "b")
+    rex = person(store, "rex", "reviewer")
+    store.decide(1, "drop", by=rex)
+    store.decide(2, "keep", by=rex)
+    store.exclude("bob", "why", replace=True)
+    assert store.open_places() == {2: 1, 3: 1}
+    store.decide(1, "keep", by=rex)  # now it would be asked; but taking Bob in again closes what was opened, no more
+    store.include("bob")
+    assert store.open_places() == {} and [v.overlap for v in store.task_views([1, 2, 3])] == [1, 1, 1]
+
+
 def test_the_verdict_of_somebody_excluded_does_not_stand(store: LabelStore) -> None:
     store.add_tasks([NewTask("p", ("a", "b"))], batch="one")
     rank(store, "ann", "a")

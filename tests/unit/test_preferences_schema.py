@@ -42,7 +42,8 @@ CHANGES = (
     "INSERT OR REPLACE INTO verdicts SELECT id, task_id, labeler_id, 'drop', ranks, comment, created_at FROM verdicts",
     "UPDATE exclusions SET excluded = 0",
     "DELETE FROM exclusions",
-    "INSERT OR REPLACE INTO exclusions SELECT id, project_id, labeler_id, 0, 0, 'x', by_id, created_at FROM exclusions",
+    "INSERT OR REPLACE INTO exclusions "
+    "SELECT id, project_id, labeler_id, 0, '[]', 'x', by_id, created_at FROM exclusions",
 )
 
 

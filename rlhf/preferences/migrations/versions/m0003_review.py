@@ -34,7 +34,7 @@ def upgrade() -> None:
         sa.Column("project_id", sa.Integer, nullable=False),
         sa.Column("labeler_id", sa.Integer, nullable=False),
         sa.Column("excluded", sa.Boolean, nullable=False),
-        sa.Column("replaced", sa.Boolean, nullable=False),
+        sa.Column("replaced", sa.JSON, nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("by_id", sa.Integer),
         sa.Column("created_at", sa.Float, nullable=False),
