@@ -17,6 +17,9 @@ from rlhf.preferences.people import ERASED
 from rlhf.preferences.statistics.agreement import pairwise
 from rlhf.preferences.statistics.estimate import Estimate
 
+MOST_ROWS = 30  # without a scroll bar of the table's own
+ABOUT_EXCLUSION = ("Left out of exports", "By")
+
 
 def show(store: LabelStore, labeler: Labeler) -> None:
     """The table, and for admins what can be done about one person, and the invite of another."""
@@ -24,12 +27,15 @@ def show(store: LabelStore, labeler: Labeler) -> None:
     excluded = {e.labeler: e for e in store.exclusions(by=labeler)}
     gold = {g.labeler: g for g in store.gold_results(by=labeler)}
     agreed = _agreement(store.name, store.project, store.stamp(by=labeler), store, labeler)
-    rows = [_row(p, excluded.get(p.name), gold.get(p.name), agreed.get(p.name)) for p in people]
-    show_table(rows, key="review-people", height=None if len(rows) < 12 else 420)
+    seen = sorted(people, key=lambda p: p.name not in excluded)  # those who are left out first
+    rows = [_row(p, excluded.get(p.name), gold.get(p.name), agreed.get(p.name)) for p in seen]
+    if not excluded:
+        rows = [{name: value for name, value in row.items() if name not in ABOUT_EXCLUSION} for row in rows]
+    show_table(rows, key="review-people", height=None if len(rows) <= MOST_ROWS else 1100)
     st.caption(
-        "Judgments are all that a person ever made here, corrections, skips and other projects included. Agreement is "
-        "with everybody else who ranked the same task: of the pairs of answers that both order, the share they order "
-        "alike. Those who are left out of exports are compared with all, and nobody is compared with them."
+        f"{len(rows):d} in all. Judgments are all that a person ever made here, corrections, skips and other projects "
+        "included. Agreement is with everybody else who ranked the same task: of the pairs of answers that both order, "
+        "the share they order alike. Those who are left out of exports are compared with all, nobody with them."
     )
     if any(not e.by for e in excluded.values()):
         st.caption("Where nobody stands under By, a program or the command line left them out.")
