@@ -101,7 +101,9 @@ def data_import(
 
 @data_app.command("export")
 def data_export(
-    file: Annotated[Path, typer.Argument(help="file to write; its ending says how: .jsonl .json .csv .parquet, .gz")],
+    file: Annotated[
+        Path, typer.Argument(help="file to write; its ending says how: .jsonl .json .csv .parquet, or text.gz")
+    ],
     format: Annotated[
         ExportFormat,
         typer.Option(help="rankings as they are, another tool's rows, or the better answers that labelers wrote"),
@@ -113,6 +115,9 @@ def data_export(
 ) -> None:
     """Write what counts of a store's rankings, or the better answers, to a file; says what the format cannot hold."""
     check_target(file)
+    from rlhf.preferences.exchange import check_ending
+
+    check_ending(file, format.value)
     with opened(store, config, project) as labels:
         if batch is not None and batch not in labels.batches():
             known = ", ".join(labels.batches()) or "none"

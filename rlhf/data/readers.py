@@ -131,6 +131,13 @@ def read_json_array(path: Path, meter: Meter | None = None) -> Rows:
     meter.done = meter.size
 
 
+def read_json(path: Path, meter: Meter | None = None) -> Rows:
+    """One JSON array, or an object a line, whichever the file begins with."""
+    with opened(path, Meter()) as file:
+        begin = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    yield from (read_json_array if begin == b"[" else read_jsonl)(path, meter)
+
+
 class _Text:
     """A window on a JSON text: values are decoded as soon as they are whole."""
 
@@ -281,7 +288,7 @@ def read_folder(path: Path, meter: Meter | None = None) -> Rows:
 
 READERS: dict[str, Callable[..., Rows]] = {
     ".jsonl": read_jsonl,
-    ".json": read_jsonl,
+    ".json": read_json,
     ".parquet": read_parquet,
     ".csv": read_csv,
 }

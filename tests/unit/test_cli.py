@@ -348,7 +348,7 @@ def test_a_bad_row_leaves_no_store_behind(tmp_path: Path) -> None:
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
-    result = runner.invoke(cli.app, ["data", "export", str(tmp_path / "out"), "--store", str(tmp_path / "no.db")])
+    result = runner.invoke(cli.app, ["data", "export", str(tmp_path / "out.jsonl"), "--store", str(tmp_path / "no.db")])
     assert result.exit_code == 2
     assert result.stderr.startswith(f"rlhf: error: label store {tmp_path}/no.db: no such file")
     assert not (tmp_path / "out").exists()

@@ -133,6 +133,37 @@ def test_a_bad_file_is_one_line_and_leaves_no_store_behind(tmp_path: Path, name:
     assert not (tmp_path / "new.db").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "format", "message"),
+    [
+        ("r.xlsx", "rankings", "end it with .jsonl, .json, .csv, .parquet, .jsonl.gz, .json.gz or .csv.gz"),
+        ("r.txt", "oasst", "end it with .jsonl, .json, .jsonl.gz or .json.gz"),
+        ("r.jsonl", "label-studio", "end it with .json or .json.gz"),
+        ("r.csv", "demonstrations", "end it with .jsonl, .json, .jsonl.gz or .json.gz"),
+    ],
+)
+def test_an_ending_that_does_not_fit_is_refused(tmp_path: Path, name: str, format: str, message: str) -> None:
+    with LabelStore.open(tmp_path / "labels.db", create=True) as store:
+        store.import_rankings(RANKINGS, batch="one")
+    said = refusal("export", tmp_path / name, "--format", format, "--store", tmp_path / "labels.db")
+    ending = Path(name).suffix
+    assert said == f"{tmp_path / name}: {format} cannot be kept in a file that ends with {ending!r}; {message}"
+    assert not list(tmp_path.glob("r.*"))
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_tasks_are_told_from_rankings(tmp_path: Path, ending: str) -> None:
+    file, row = tmp_path / f"tasks.{ending}", {"prompt": "p", "completions": ["a", "b"], "priority": 2}
+    file.write_text(json.dumps([row] if ending == "json" else row))
+    said = refusal("import", file, "--batch", "one", "--store", tmp_path / "new.db")
+    where = "record 1" if ending == "json" else "line 1"
+    assert said == (
+        f"{file}, {where}: these are tasks without ranks, and no rankings; "
+        "queue them for people to rank with `rlhf store tasks FILE`"
+    )
+    assert not (tmp_path / "new.db").exists()
+
+
 def test_a_builtin_is_imported_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rlhf.data import sources
 

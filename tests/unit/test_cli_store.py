@@ -397,7 +397,7 @@ def test_names_are_shown_and_not_obeyed(path: Path, call: Call) -> None:
         assert shown in said and not set("\x1b\x07\u202e") & set(said)
     for command in (["suspend"], ["reinstate"]):
         assert call("people", *command, bad).startswith(f"{shown}: ")
-    said = refusal("data", "export", path.parent / "o", "--batch", "none", "--store", path)
+    said = refusal("data", "export", path.parent / "o.jsonl", "--batch", "none", "--store", path)
     assert shown in said
 
 

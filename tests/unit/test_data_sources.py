@@ -105,7 +105,7 @@ def test_a_pair_that_holds_no_completion_is_named(tmp_path: Path, chosen: object
     [
         ("a.jsonl", '{"prompt": "p"}\n{"prompt": }\n', ["a.jsonl, line 2, column 12", "not valid JSON"]),
         ("a.jsonl", '[{"prompt": "p"}]\n', ["line 1", "JSON object", "list", "one object a line"]),
-        ("a.json", '[\n  {"prompt": "p"}\n]\n', ["line 1", "JSON array", "one object a line"]),
+        ("a.json", '[\n  {"prompt": 3}\n]\n', ["a.json, record 1", "found 3"]),
         ("a.jsonl", '"p"\n', ["line 1", "expected a JSON object, found str"]),
         ("a.jsonl", '{"prompt": "p"}\n{"prompt": 3}\n', ["line 2, field 'prompt'", "found 3"]),
         ("a.jsonl", '{"prompt": "p"}\n{"prompt": "  "}\n', ["line 2, field 'prompt'", "blank", "remove the row"]),

@@ -111,10 +111,9 @@ def broken(row: dict[str, Any], way: tuple[Any, ...], value: Any) -> str:
 @pytest.mark.parametrize("format", FORMATS)
 def test_any_value_in_any_place_is_read_or_refused_in_one_line(tmp_path: Path, format: str) -> None:
     """What is read can be kept as well: it goes into a store."""
-    path = tmp_path / "f.jsonl"
+    path = tmp_path / "f.json"
     write(path, WRITTEN, format)
-    text = path.read_text()
-    found = json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines()]
+    found = json.loads(path.read_text())
     taken = list(RankingFile(path, format))
     refused = 0
     for row in (*found, *json.loads(json.dumps(FOREIGN[format]))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf.data.records import Ranking, parse_ranking, ranking_row
+from rlhf.data.records import Demonstration, Ranking, parse_ranking, ranking_row
 from rlhf.data.sources import load_rankings
 from rlhf.errors import DataError
-from rlhf.preferences import LabelStore, pair_rows, write_pairs, write_rankings
+from rlhf.preferences import LabelStore, pair_rows, write_demonstrations, write_pairs, write_rankings
 from rlhf.preferences.exchange import FORMATS, WRITABLE, RankingFile, write
 
 CHAT = ({"role": "user", "content": "Why?"},)
@@ -156,12 +157,16 @@ def some(prompts: Any) -> Any:
 WHOLE_FORMATS = {
     "rankings": "r.jsonl",
     "rankings, packed": "r.jsonl.gz",
+    "rankings, array": "r.json",
+    "rankings, packed array": "r.json.gz",
     "rankings, csv": "r.csv",
     "rankings, packed csv": "r.csv.gz",
     "rankings, parquet": "r.parquet",
     "argilla": "r.json",
+    "argilla, packed": "r.json.gz",
     "label-studio": "r.json",
     "oasst": "r.jsonl",
+    "oasst, array": "r.json",
 }
 
 
@@ -233,7 +238,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_rankings(tmp_path / "file" / "r.jsonl", [RANKING])
 
 
-@pytest.mark.parametrize("name", ["r.jsonl", "r.csv", "r.parquet", "r.jsonl.gz"])
+@pytest.mark.parametrize("name", ["r.jsonl", "r.json", "r.csv", "r.parquet", "r.jsonl.gz"])
 def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_rankings(path, [RANKING])
@@ -245,7 +250,7 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path, name: str) -> N
 
 def test_a_label_store_is_never_written_over(tmp_path: Path) -> None:
     """An export to the store's own file would leave its latest rankings, and nothing else."""
-    path = tmp_path / "labels.db"
+    path = tmp_path / "labels.jsonl"  # a store may have any name
     with LabelStore.open(path, create=True) as store:
         store.import_rankings([RANKING], batch="one")
         for each in (write_rankings, write_pairs):
@@ -258,8 +263,20 @@ def test_a_label_store_is_never_written_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "format", "message"),
     [
-        ("r.csv", "oasst", r"r\.csv: oasst is kept as JSON; name the file \.jsonl"),
-        ("r.parquet", "argilla", r"r\.parquet: argilla is kept as JSON; name the file \.json$"),
+        ("r.csv", "oasst", r"'\.csv'; end it with \.jsonl, \.json, \.jsonl\.gz or \.json\.gz$"),
+        ("r.parquet", "argilla", r"r\.parquet: argilla cannot be kept in a file that ends with '\.parquet'; end it"),
+        ("r.jsonl", "label-studio", r"that ends with '\.jsonl'; end it with \.json or \.json\.gz$"),
+        ("r.jsonl.gz", "argilla", r"that ends with '\.jsonl'; end it with \.json or \.json\.gz$"),
+        (
+            "r.xlsx",
+            "rankings",
+            r"r\.xlsx: rankings cannot be kept in a file that ends with '\.xlsx'; "
+            r"end it with \.jsonl, \.json, \.csv, \.parquet, \.jsonl\.gz, \.json\.gz or \.csv\.gz$",
+        ),
+        ("r.txt.gz", "trl", r"that ends with '\.txt'; end it with \.jsonl, "),
+        ("r", "hh-rlhf", r"r: hh-rlhf cannot be kept in a file without an ending; end it with \.jsonl, "),
+        ("r.gz", "rankings", "cannot be kept in a file without an ending"),
+        ("r.jsonl", "datasets", r"is kept in a folder, not in a file that ends with '\.jsonl'; leave out the ending"),
         ("r.parquet.gz", "trl", "Parquet is packed already"),
         ("r.parquet", "rankings", r"text and chat prompts do not fit in one column; write \.jsonl or \.csv"),
         ("r.jsonl", "yaml", "unknown format 'yaml'; expected one of rankings, trl, hh-rlhf"),
@@ -269,6 +286,30 @@ def test_a_file_and_a_format_that_do_not_fit_are_refused(tmp_path: Path, name: s
     with pytest.raises(DataError, match=message):
         write(tmp_path / name, [RANKING, Ranking(CHAT, ("a", "b"), (1, 2))], format)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", ["rankings", "trl", "hh-rlhf", "oasst"])
+def test_json_is_one_array_of_the_lines_of_jsonl(tmp_path: Path, format: str) -> None:
+    given_rankings = [RANKING, Ranking(CHAT, ("a", "b"), (1, 2))]
+    for name in ("r.json", "R.JSON.gz", "r.jsonl"):
+        write(tmp_path / name, given_rankings, format)
+    array = json.loads((tmp_path / "r.json").read_text())
+    assert array == [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert gzip.decompress((tmp_path / "R.JSON.gz").read_bytes()) == (tmp_path / "r.json").read_bytes()
+    back = [rows(RankingFile(tmp_path / name)) for name in ("r.json", "R.JSON.gz", "r.jsonl")]
+    assert back[0] == back[1] == back[2] and len(back[0]) >= 2
+
+
+def test_better_answers_end_as_rows_do(tmp_path: Path) -> None:
+    written = [Demonstration("p", "yes"), Demonstration("q", "no")]
+    for name in ("d.json", "d.jsonl"):
+        assert write_demonstrations(tmp_path / name, written) == 2
+    array = json.loads((tmp_path / "d.json").read_text())
+    assert array == [{"prompt": "p", "completion": "yes"}, {"prompt": "q", "completion": "no"}]
+    assert [json.loads(line) for line in (tmp_path / "d.jsonl").read_text().splitlines()] == array
+    with pytest.raises(DataError, match=r"demonstrations cannot be kept .* '\.csv'; end it with \.jsonl, \.json, "):
+        write_demonstrations(tmp_path / "d.csv", written)
+    assert not (tmp_path / "d.csv").exists()
 
 
 def test_every_format_says_what_it_is() -> None:

@@ -20,7 +20,7 @@ from rlhf.data.records import PromptLike, Ranking, prompt_text
 from rlhf.data.sources import load_rows
 from rlhf.errors import DataError, RLHFError
 from rlhf.preferences import Labeler, LabelStore, NewTask, gold
-from rlhf.preferences.exchange import RankingFile, listed
+from rlhf.preferences.exchange import RankingFile, RanksMissing, listed
 from rlhf.preferences.intake import LINE_LENGTH, check_batch, parse_task
 
 KINDS = ("Finished rankings", "Tasks to rank", "Gold tasks with known answers")
@@ -108,6 +108,8 @@ def _looked_at(store: LabelStore, name: str, content: Any, kind: str) -> Look:
     bar = st.progress(0.0)
     try:
         return _tasks(path, name) if kind == TASKS else _rankings(store, path, name, kind, bar)
+    except RanksMissing as error:
+        return Look(problem=f'{error.found}; choose "{TASKS}" above to queue them')
     except RLHFError as error:
         return Look(problem=told(error))
     finally:

@@ -14,11 +14,10 @@ from labeling_app.session import counted
 from labeling_app.untrusted import visible
 from rlhf.errors import StoreError
 from rlhf.preferences import Labeler, LabelStore
-from rlhf.preferences.exchange import FORMATS, Written, listed, write, write_demonstrations
+from rlhf.preferences.exchange import FORMATS, Written, endings, listed, write, write_demonstrations
 
 ALL = "All batches"
 BETTER = "better answers that labelers wrote, for SFT"
-ENDINGS = (".jsonl", ".csv", ".parquet")
 READY = "data-ready"
 
 
@@ -46,8 +45,7 @@ def show(store: LabelStore, labeler: Labeler) -> None:
     )
     names = [*FORMATS, "demonstrations"]
     format = st.selectbox("Format", names, format_func=_described, key="data-out-format")
-    endings = ENDINGS if format in FORMATS and FORMATS[format].tabular else (_ending(format),)
-    ending = st.selectbox("Kept as", endings, key="data-out-ending")
+    ending = st.selectbox("Kept as", endings(format), key="data-out-ending")
     choices = (chosen, format, ending)
     batch = batches[chosen - 1] if chosen else None
     if st.button("Prepare the file", key="data-out-prepare"):
@@ -62,10 +60,6 @@ def show(store: LabelStore, labeler: Labeler) -> None:
 
 def _described(format: str) -> str:
     return f"{format}: {FORMATS[format].about if format in FORMATS else BETTER}"
-
-
-def _ending(format: str) -> str:
-    return ".json" if format in FORMATS and FORMATS[format].array else ".jsonl"
 
 
 def _prepare(store: LabelStore, labeler: Labeler, batch: str | None, choices: tuple[int, str, str]) -> None:

@@ -1,20 +1,24 @@
 """Rankings in and out, in the formats of other tools: a module a format, what it cannot hold counted and said.
 
-rankings       our own rows                       .jsonl .json .parquet .csv, .gz of text
-trl            chosen and rejected                .jsonl .json .parquet .csv
+rankings       our own rows                       .jsonl .json .csv .parquet
+trl            chosen and rejected                .jsonl .json .csv .parquet
 datasets       our own rows                       a folder as `save_to_disk` writes it
-hh-rlhf        Anthropic's transcripts            .jsonl
-argilla        records of a RankingQuestion       .json, one array
-label-studio   Pairwise and Ranker annotations    .json, one array
-oasst          OpenAssistant's message trees      .jsonl
+hh-rlhf        Anthropic's transcripts            .jsonl .json
+argilla        records of a RankingQuestion       .json
+label-studio   Pairwise and Ranker annotations    .json
+oasst          OpenAssistant's message trees      .jsonl .json
+
+.jsonl is an object a line, .json one array of them; .gz may follow any ending but .parquet.
 """
 
 from rlhf.preferences.exchange.base import Tally, listed
-from rlhf.preferences.exchange.reading import AUTO, FORMATS, RankingFile
+from rlhf.preferences.exchange.reading import AUTO, FORMATS, RankingFile, RanksMissing
 from rlhf.preferences.exchange.trl import pair_rows
 from rlhf.preferences.exchange.writing import (
     WRITABLE,
     Written,
+    check_ending,
+    endings,
     write,
     write_demonstrations,
     write_pairs,
@@ -26,8 +30,11 @@ __all__ = [
     "FORMATS",
     "WRITABLE",
     "RankingFile",
+    "RanksMissing",
     "Tally",
     "Written",
+    "check_ending",
+    "endings",
     "listed",
     "pair_rows",
     "write",

@@ -47,7 +47,7 @@ class Format:
     known: Callable[[Mapping[str, Any]], bool]  # whether a file's first row is of this format
     read: Callable[[Rows, Tally], Iterator[tuple[str, Ranking]]]
     rows: Callable[[Sequence[Ranking], Tally], Iterator[Row]]
-    array: bool = False  # one JSON array a file; else an object a line
+    array: bool = False  # its tools read one JSON array a file and nothing else
     tabular: bool = False  # Parquet and CSV too
 
 

@@ -27,6 +27,14 @@ MOST_NESTED = 100  # levels of a ranking's meta: what Python reads here it may r
 META = "meta_json"  # the column of a table with a ranking's meta
 
 
+class RanksMissing(DataError):
+    """A file of tasks where rankings were expected; `found` says so without saying what to do about it."""
+
+    def __init__(self, where: str) -> None:
+        self.found = f"{where}: these are tasks without ranks, and no rankings"
+        super().__init__(f"{self.found}; queue them for people to rank with `rlhf store tasks FILE`")
+
+
 class RankingFile(intake.Checked):
     """The rankings of a file, of a folder that `datasets` saved, or of a `datasets` name, checked one by one.
 
@@ -75,6 +83,8 @@ class RankingFile(intake.Checked):
         if not row:
             raise DataError(f"{self._name}: holds no rows; give it at least one")
         found = next((f for f in TELLING if f.known(row)), None)
+        if found is None and "prompt" in row and "completions" in row:
+            raise RanksMissing(where)
         if found is None:
             raise DataError(
                 f"{where}: no format is known that has {few(row)}; "
@@ -122,12 +132,7 @@ def _reader(source: str) -> Callable[[Meter], Rows]:
         raise DataError(f"{source}: unknown kind of file {suffix!r}; expected one of {kinds}")
     if suffix in (".parquet", ".csv"):
         return lambda meter: _unpacked(readers.READERS[suffix](path, meter))
-    return lambda meter: (readers.read_json_array if _is_array(path) else readers.read_jsonl)(path, meter)
-
-
-def _is_array(path: Path) -> bool:
-    with readers.opened(path, Meter()) as file:
-        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+    return lambda meter: readers.read_json(path, meter)
 
 
 def _unpacked(rows: Rows) -> Rows:

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from rlhf.data.readers import escaped, suffix_of
+from rlhf.data.readers import READERS, escaped, suffix_of
 from rlhf.data.records import Demonstration, Ranking
 from rlhf.errors import DataError
 from rlhf.preferences.exchange.base import FIELDS, Row, Tally, text_meta
@@ -22,6 +22,8 @@ from rlhf.preferences.exchange.reading import FORMATS, META, as_json
 SQLITE = b"SQLite format 3\0"  # how its files begin
 FOLDER = "datasets"  # the toolkit's own rows in a folder, as `datasets`' `save_to_disk` writes it
 WRITABLE = (*FORMATS, FOLDER)
+DEMONSTRATIONS = "demonstrations"  # what `write_demonstrations` writes: no rankings, but with endings as well
+TABLES = (".csv", ".parquet")
 AT_ONCE = 1_000  # rows of a Parquet file's chunk
 COLUMNS = {
     "rankings": ("prompt", "completions", "ranks", "labeler", "created_at", "group", META),
@@ -41,26 +43,49 @@ class Written:
 
 
 def write(path: str | Path, rankings: Iterable[Ranking], format: str = "rankings") -> Written:
-    """Write rankings in a format; the file's name says how its rows are kept (.jsonl, .jsonl.gz, .csv, .parquet).
+    """Write rankings in a format; the file's ending says how its rows are kept, as `endings` has them.
 
     What the format cannot hold is counted in what is returned. A crash leaves the old file or the new one.
     """
     if format not in WRITABLE:
         raise DataError(f"format: unknown format {format!r}; expected one of {', '.join(WRITABLE)}")
-    path, given, tally = Path(path), list(rankings), Tally()
+    path = Path(path)
+    check_ending(path, format)
+    given, tally = list(rankings), Tally()
     chosen = FORMATS["rankings" if format == FOLDER else format]
     rows = chosen.rows(given, tally)
     if format == FOLDER:
         count = _folder(path, given, rows)
-    elif suffix_of(path) in (".csv", ".parquet"):
-        if not chosen.tabular:
-            raise DataError(f"{path}: {format} is kept as JSON; name the file .json{'' if chosen.array else 'l'}")
+    elif suffix_of(path) in TABLES:
         count = _table(path, chosen.name, given, rows)
-    elif chosen.array:
-        count = _safely(path, lambda out: _array(out, rows))
     else:
-        count = _safely(path, lambda out: _lines(out, rows))
+        count = _json(path, rows)
     return Written(len(given), count, dict(tally.left_out), dict(tally.lost), tuple(tally.notes))
+
+
+def endings(format: str) -> tuple[str, ...]:
+    """How a format's files may end, the usual way first, without .gz; () for a folder."""
+    if format == FOLDER:
+        return ()
+    if format == DEMONSTRATIONS:
+        return (".jsonl", ".json")
+    if FORMATS[format].array:
+        return (".json",)
+    return (".jsonl", ".json", *TABLES) if FORMATS[format].tabular else (".jsonl", ".json")
+
+
+def check_ending(path: Path, format: str) -> None:
+    """DataError for a name whose ending says what the format cannot be kept in."""
+    ending, packed = suffix_of(path), path.suffix.lower() == ".gz"
+    found = f"in a file that ends with {ending[:40]!r}" if ending else "in a file without an ending"
+    if format == FOLDER:
+        if ending in READERS:
+            raise DataError(f"{path}: {format} is kept in a folder, not {found}; leave out the ending")
+    elif ending not in endings(format):
+        *most, last = (*endings(format), *(f"{one}.gz" for one in endings(format) if one != ".parquet"))
+        raise DataError(f"{path}: {format} cannot be kept {found}; end it with {', '.join(most)} or {last}")
+    elif packed and ending == ".parquet":
+        raise DataError(f"{path}: Parquet is packed already; leave out .gz")
 
 
 def write_rankings(path: str | Path, rankings: Iterable[Ranking]) -> int:
@@ -81,7 +106,8 @@ def write_demonstrations(path: str | Path, demonstrations: Iterable[Demonstratio
 
     A chat comes whole, its last turn the answer: `{"messages"}`.
     """
-    return _safely(Path(path), lambda out: _lines(out, map(_demonstration_row, demonstrations)))
+    check_ending(Path(path), DEMONSTRATIONS)
+    return _json(Path(path), map(_demonstration_row, demonstrations))
 
 
 def _demonstration_row(demonstration: Demonstration) -> Row:
@@ -93,6 +119,11 @@ def _demonstration_row(demonstration: Demonstration) -> Row:
 
 
 # Ways to keep rows
+
+
+def _json(path: Path, rows: Iterable[Row]) -> int:
+    keep = _array if suffix_of(path) == ".json" else _lines
+    return _safely(path, lambda out: keep(out, rows))
 
 
 def _lines(out: IO[bytes], rows: Iterable[Row]) -> int:
@@ -114,8 +145,6 @@ def _table(path: Path, format: str, rankings: Sequence[Ranking], rows: Iterable[
     packed = map(_packed, rows)
     if suffix_of(path) == ".csv":
         return _safely(path, lambda out: _csv(out, COLUMNS[format], packed))
-    if path.suffix.lower() == ".gz":
-        raise DataError(f"{path}: Parquet is packed already; leave out .gz")
     chats = _chats(rankings, path)
     return _safely(path, lambda out: _parquet(out, format, chats, packed))
 
