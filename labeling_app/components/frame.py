@@ -18,7 +18,7 @@ header[data-testid="stHeader"] { display: none; }
 h1 { font-size: 1.75rem !important; }
 [data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p { opacity: 1; }
 [data-testid="stCaptionContainer"] p { color: light-dark(#59635f, #aab4b1); }
-button[kind$="Active"] p { color: light-dark(#1f6f68, #62b9b0); }
+button[data-variant="segmented_control"][data-selected="true"] p { color: light-dark(#1f6f68, #62b9b0); }
 button[kind="tertiary"]:is(:hover, :focus, :active) p { color: light-dark(#1f6f68, #62b9b0); }
 [class*="st-key-card-"] h3 { font-size: 1.0625rem; padding: 0; }
 .st-key-prompt [data-testid="stCaptionContainer"] p { font-weight: 600; }
