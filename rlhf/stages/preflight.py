@@ -134,11 +134,7 @@ def _check_sampling(config: Config, prompts: Sequence[Prompt]) -> None:
     settings, section = _project_settings(config), config.sample
     size = len(section.contestants) if section.against else section.completions
     if settings is not None and settings.k not in (None, size):
-        what = (
-            f"sample.against: makes tasks of {size} completions"
-            if section.against
-            else f"sample.completions: is {size}"
-        )
+        what = f"against: makes tasks of {size} completions" if section.against else f"completions: is {size}"
         raise ConfigError(
             f"sample.{what}, but tasks of project {config.store.project!r} have {settings.k} (its k); "
             "set one to the other, or run the other stages alone"
