@@ -6,7 +6,7 @@ part is compared with what the batch holds without reading the batch, and an imp
 
 from __future__ import annotations
 
-import pickle
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,17 +34,16 @@ class Spooled(intake.Checked):
 
     def __init__(self, rankings: Iterable[Ranking]) -> None:
         self._file = tempfile.SpooledTemporaryFile(SPOOLED)  # noqa: SIM115  # lives as long as this
-        self._count = 0
-        keeper = pickle.Pickler(self._file, pickle.HIGHEST_PROTOCOL)
-        for ranking in intake.checked_rankings(rankings):
-            keeper.dump(ranking)
-            keeper.clear_memo()
-            self._count += 1
+        for r in intake.checked_rankings(rankings):
+            row = [r.prompt, r.completions, r.ranks, r.labeler, r.created_at, r.group, dict(r.meta)]
+            self._file.write(json.dumps(row).encode() + b"\n")
 
     def __iter__(self) -> Iterator[Ranking]:
         self._file.seek(0)
-        for _ in range(self._count):
-            yield pickle.load(self._file)
+        for line in self._file:
+            prompt, completions, ranks, *rest = json.loads(line)
+            kept = prompt if isinstance(prompt, str) else tuple(prompt)
+            yield Ranking(kept, tuple(completions), tuple(ranks), *rest)
 
 
 def walkable(rankings: Iterable[Ranking]) -> intake.Checked:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -85,7 +86,7 @@ def named(ranking: Ranking) -> Ranking:
     return ranking if ranking.labeler else replace(ranking, labeler=ANONYMOUS)
 
 
-class Checked:
+class Checked(ABC):
     """Rankings that can be walked as often as one likes, each of them checked on the way and with a labeler.
 
     A walk raises DataError at the first that is unusable. `whole`: one walk came to the end.
@@ -93,8 +94,9 @@ class Checked:
 
     whole = False
 
+    @abstractmethod
     def __iter__(self) -> Iterator[Ranking]:
-        raise NotImplementedError
+        """Each ranking, checked."""
 
 
 class Given(Checked):
