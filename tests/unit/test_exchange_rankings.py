@@ -316,3 +316,23 @@ def test_every_format_says_what_it_is() -> None:
     assert list(FORMATS) == ["rankings", "trl", "hh-rlhf", "argilla", "label-studio", "oasst"]
     assert (*FORMATS, "datasets") == WRITABLE
     assert all(found.about for found in FORMATS.values())
+
+
+def test_a_turn_that_only_leads_to_rankings_is_nothing_left_out(tmp_path: Path) -> None:
+    """Two chats part at an answer, and neither says anything of that answer."""
+    chats = [
+        Ranking(
+            (
+                {"role": "user", "content": "u"},
+                {"role": "assistant", "content": text},
+                {"role": "user", "content": "v"},
+            ),
+            ("a", "b"),
+            (None, None),
+            "ann",
+        )
+        for text in ("0", "00")
+    ]
+    write(tmp_path / "r.jsonl", chats, "oasst")
+    file = RankingFile(tmp_path / "r.jsonl")
+    assert rows(file) == rows(chats) and file.tally.left_out == {}

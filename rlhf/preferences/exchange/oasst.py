@@ -47,7 +47,7 @@ def read(found: Rows, tally: Tally) -> Iterator[tuple[str, Ranking]]:
                 ranked = sum(reply.get("rank") is not None for reply in replies)
                 if ranked > 1 or isinstance(node.get("ranking"), dict):
                     yield at, _ranking(node, path, tree, at)
-                else:
+                elif "ranking" not in node:  # of a tree that we wrote it says: only the way to what is ranked below
                     tally.left_out["turns whose answers have no ranks"] += 1
 
 
@@ -129,7 +129,9 @@ def _node(turn: _Turn, parent: str | None, own: str) -> Row:
     node: Row = {"message_id": own, "parent_id": parent, "text": turn.text, "role": "prompter", "replies": []}
     one, after = turn.ranking, dict(turn.answers)
     answers: list[tuple[str, int | None, str]] = []
-    if one is not None:
+    if one is None:
+        node["ranking"] = None
+    else:
         fields = {name: getattr(one, name) for name in ("labeler", "created_at", "group") if getattr(one, name)}
         node["ranking"] = {**fields, "meta": dict(one.meta), "plain": isinstance(one.prompt, str)}
         ids = one.meta.get("message_ids")
