@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 # Two torch threads on a busy machine are many times slower than one, so tests pin one.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+# A file's tests stay together: they share a server, a browser or a model. A process takes up to 2 GB.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 # Beside them lie helpers, and the script that made tests/data/trl_ppo_oracle.json.
 BENCHMARKS := $(filter-out benchmarks/trl_venv.py benchmarks/ppo_oracle.py benchmarks/ppo_quality_runs.py benchmarks/labeling_clients.py benchmarks/labeling_queue.py,$(sort $(wildcard benchmarks/*.py)))
 MADE_FROM := pyproject.toml constraints.txt
@@ -48,8 +50,8 @@ lint: install-dev ## ruff (rules and format) and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint ## lint, then every test that takes seconds, with coverage
-	$(PYTEST)
+test: lint ## lint, then every test that takes seconds, a process for each core, with coverage
+	$(PYTEST) $(PARALLEL)
 
 test-all: lint ## the same, and the slow tests: the quickstart itself runs
 	$(PYTEST) --slow

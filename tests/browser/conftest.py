@@ -67,7 +67,10 @@ class Server:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(timeout=10)
+
+    def wait(self) -> None:
+        if self._process is not None:
+            self._process.wait(timeout=20)
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +98,8 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
     yield start
     for server in servers:
         server.stop()
+    for server in servers:
+        server.wait()
 
 
 @pytest.fixture(scope="module")

@@ -24,18 +24,31 @@ def url(new_postgres_store: Callable[[], str]) -> str:
     return new_postgres_store()
 
 
-def work(url: str, name: str, until: float, refused: list[str]) -> int:
-    """Claim, submit, correct, skip until the time is over; what was refused for another reason than suspension."""
+def work(url: str, name: str, over: threading.Event, refused: list[str]) -> int:
+    """Claim, submit, correct, skip until the lead is through; what was refused for another reason than suspension."""
     done = 0
     with LabelStore.open(url) as store:
         person = store.labeler(name)
-        while time.monotonic() < until:
+        patience = time.monotonic() + 120
+        while not (over.is_set() and done) and time.monotonic() < patience:
             try:
                 done += one_round(store, person, f"{name}-{done}-{time.monotonic_ns()}")
             except StoreError as error:
                 if "not active" not in str(error) and "judged or skipped already" not in str(error):
                     refused.append(str(error))
     return done
+
+
+def lead(store: LabelStore, number: int) -> None:
+    """Everything that takes locks on people, tasks and places, once."""
+    store.suspend("ann")
+    store.reinstate("ann")
+    rows = [Ranking(f"i{number}-{j}", ("a", "b"), (1, 2), name) for j in range(5) for name in ("ann", "bob")]
+    store.import_rankings(rows, batch="imported")
+    store.add_tasks([NewTask(f"later {number}", ("a", "b"), priority=1)], batch="one", overlap=2)
+    store.exclude("bob", "to see whether it hangs", replace=True)
+    store.include("bob")
+    store.reorder([view.id for view in store.waiting()][::-1][:500])
 
 
 def one_round(store: LabelStore, person: Labeler, submit_id: str) -> int:
@@ -51,29 +64,22 @@ def one_round(store: LabelStore, person: Labeler, submit_id: str) -> int:
 
 
 def test_whatever_leads_do_while_people_work_deadlocks_nobody(url: str) -> None:
+    """Counted in rounds, not seconds: a slow machine takes longer over the same work."""
     refused: list[str] = []
+    over = threading.Event()
     with LabelStore.open(url) as store:
         store.add_tasks([NewTask(str(i), ("a", "b")) for i in range(3000)], batch="one", overlap=3)
         store.labeler("ann")
-        until = time.monotonic() + 6
-        with ThreadPoolExecutor(4) as pool:
-            people = [pool.submit(work, url, name, until, refused) for name in ("ann", "bob", "cid")]
-            number = 0
-            while time.monotonic() < until:
-                store.suspend("ann") if store.labeler("ann") else None
-                store.reinstate("ann")
-                rows = [
-                    Ranking(f"i{number}-{j}", ("a", "b"), (1, 2), name) for j in range(5) for name in ("ann", "bob")
-                ]
-                store.import_rankings(rows, batch="imported")
-                store.add_tasks([NewTask(f"later {number}", ("a", "b"), priority=1)], batch="one", overlap=2)
-                store.exclude("bob", "to see whether it hangs", replace=True)
-                store.include("bob")
-                store.reorder([view.id for view in store.waiting()][::-1][:500])
-                number += 1
+        with ThreadPoolExecutor(3) as pool:
+            people = [pool.submit(work, url, name, over, refused) for name in ("ann", "bob", "cid")]
+            try:
+                for number in range(5):
+                    lead(store, number)
+            finally:
+                over.set()
             done = [future.result() for future in people]
         assert refused == []
-        assert min(done) > 0 and number > 3
+        assert min(done) > 0
         assert store.check() == []
 
 

@@ -248,9 +248,9 @@ def test_five_thousand_rankings_take_a_moment() -> None:
     """Measured: 0.2 to 0.3 s each, with intervals of 20 people and 190 pairs of them."""
     judged = campaign(0, tasks=1667, people=20)
     for measure in (pairwise, alpha, concordance):
-        start = time.perf_counter()
+        start = time.process_time()
         measure(judged)
-        assert time.perf_counter() - start < 2.0
+        assert time.process_time() - start < 4
 
 
 def test_a_hundred_people_on_every_task_need_little_memory() -> None:

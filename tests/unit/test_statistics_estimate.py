@@ -128,9 +128,9 @@ def test_a_share_of_nothing_says_why() -> None:
 def test_five_thousand_units_take_a_moment() -> None:
     """Measured: 0.05 s on one core. A loop over resamples in Python would take many times the limit."""
     units = np.random.default_rng(0).random((5000, 30))
-    start = time.perf_counter()
+    start = time.process_time()
     bootstrap(units, ratio)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.5
 
 
 def test_numbers_have_their_noun() -> None:
