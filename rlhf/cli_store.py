@@ -263,12 +263,16 @@ def store_events(
     from rich.console import Console
     from rich.table import Table
 
+    from rlhf.preferences import audit
+
     with opened(store, config, project) as labels:
-        table = Table("when (UTC)", "who", "what", "subject", title=cell(labels.name))
-        for event in labels.events(limit):
+        events = labels.events(limit)
+        names = audit.look_up(labels, events)
+        caption = "Where nobody stands under who, a program or the command line did it."  # no name can imitate that
+        table = Table("when (UTC)", "who", "what", "about", title=cell(labels.name), caption=caption)
+        for event in events:
             when = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
-            subject = ", ".join(f"{key} {value}" for key, value in event.subject.items())
-            table.add_row(when, cell(event.name or "a program"), cell(event.action), cell(subject))
+            table.add_row(when, cell(event.name), cell(event.action), cell(audit.about(event, names)))
     Console().print(table)
 
 
@@ -309,12 +313,16 @@ def store_check(store: StoreOption = None, config: MaybeConfigPath = None) -> No
     Exit code 1 if there is any, 2 if the store cannot be read at all.
     """
     with opened(store, config, "default") as labels:
-        found, counts = labels.check(), labels.counts()
+        found, projects = labels.check(), labels.projects()
         for problem in found:
             typer.echo(visible(f"{labels.name}: {problem}"), err=True)
         if found:
             raise typer.Exit(1)
-        typer.echo(f"{labels.name}: all is well ({counts.tasks} tasks, {counts.judgments} judgments)")
+        typer.echo(f"{labels.name}: all is well")
+    for project in projects:
+        with opened(store, config, project.name) as labels:
+            counts = labels.counts()
+            typer.echo(visible(f"project {project.name}: {counts.tasks} tasks, {counts.judgments} judgments"))
 
 
 @store_app.command("upgrade")

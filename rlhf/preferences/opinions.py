@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from rlhf.preferences import access, evidence, intake, judging, queue, review
 from rlhf.preferences.handle import StoreHandle
-from rlhf.preferences.schema import assignments, is_latest, judgments, labelers, now, projects, tasks, verdicts
+from rlhf.preferences.schema import assignments, is_latest, judgments, labelers, now, tasks, verdicts
 from rlhf.preferences.types import Labeler, Note, Said, TaskView, Verdict, VerdictKind
 
 
@@ -87,26 +87,6 @@ def in_hand(store: StoreHandle, name: str, *, by: Labeler | None = None) -> int:
         live = (assignments.c.state == "open") & (assignments.c.leased_until > now(connection.dialect.name))
         mine = sa.select(sa.func.count()).join_from(assignments, labelers).where(labelers.c.name == name)
         return connection.scalar(mine.where(live)) or 0
-
-
-def tasks_of(store: StoreHandle, assignment_ids: Iterable[int], *, by: Labeler | None = None) -> dict[int, int]:
-    """The task of each of these assignments, of whatever project; events name assignments. For reviewers and admins."""
-    ids = sorted(set(assignment_ids))
-    found: dict[int, int] = {}
-    with store._reading() as connection:
-        access.allow(connection, by, "reviewer")
-        for start in range(0, len(ids), intake.CHUNK):
-            some = assignments.c.id.in_(ids[start : start + intake.CHUNK])
-            rows = connection.execute(sa.select(assignments.c.id, assignments.c.task_id).where(some))
-            found |= {row.id: row.task_id for row in rows}
-    return found
-
-
-def project_names(store: StoreHandle, *, by: Labeler | None = None) -> dict[int, str]:
-    """The store's projects by number; events name the number. For reviewers and admins."""
-    with store._reading() as connection:
-        access.allow(connection, by, "reviewer")
-        return dict(connection.execute(sa.select(projects.c.id, projects.c.name)).tuples().all())
 
 
 def _cases(connection: Connection, project_id: int, views: list[TaskView], outside: set[int]) -> list[Case]:

@@ -165,7 +165,7 @@ class LabelStore(LeadStore):
             return list(connection.scalars(query.where(exports.scope(self._project_id, None))))
 
     def counts(self, batch: str | None = None, *, by: Labeler | None = None) -> Counts:
-        """How much there is, in the whole store or in one batch."""
+        """How much there is, in the whole project or in one batch of it."""
         with self._reading() as connection:
             access.allow(connection, by, "reviewer")
             return exports.counts(connection, self._project_id, batch)

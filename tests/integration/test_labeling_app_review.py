@@ -30,8 +30,8 @@ from labeling_app.actions import NOTICES
 from labeling_app.views import sign_in
 from labeling_app.views.review import disputed as review_disputed
 from rlhf.errors import StoreError
-from rlhf.preferences import Labeler, LabelStore, NewTask, Note, SourcedCompletion, TaskView
-from rlhf.preferences.opinions import Case, cases, decide, in_hand, project_names, tasks_of
+from rlhf.preferences import Labeler, LabelStore, NewTask, Note, SourcedCompletion, TaskView, audit
+from rlhf.preferences.opinions import Case, cases, decide, in_hand
 
 
 @pytest.fixture
@@ -288,8 +288,7 @@ def test_the_functions_ask_for_the_role_themselves(store: LabelStore) -> None:
         lambda: cases(store, [3], by=ann),
         lambda: decide(store, case, "keep", by=ann),
         lambda: in_hand(store, "bob", by=ann),
-        lambda: tasks_of(store, [1], by=ann),
-        lambda: project_names(store, by=ann),
+        lambda: audit.look_up(store, [], by=ann),
     ):
         with pytest.raises(StoreError, match=r"this is for the role"):
             ask()

@@ -470,11 +470,11 @@ def test_events_say_who_did_what_newest_first(path: Path, call: Call) -> None:
         judge(labels, "ann", "ab")
         labels.suspend("ann")
     found = rows(call("store", "events"))
-    assert [[*row[1:3], *sorted(row[3].split(", "))] for row in found] == [
-        ["a program", "suspend", "labeler 1"],
-        ["ann", "judge", "assignment 1", "revision 1"],
-        ["a program", "add person", "labeler 1"],
-        ["a program", "add tasks", "added 1", "project 1"],
+    assert [[*row[1:3], *sorted(row[3].split("; "))] for row in found] == [
+        ["", "suspend", "ann"],
+        ["ann", "judge", "revision 1", "task 1 (assignment 1)"],
+        ["", "add person", "ann"],
+        ["", "add tasks", "added 1", "project default"],
     ]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", row[0]) for row in found)
     assert [row[2] for row in rows(call("store", "events", "--limit", "1"))] == ["suspend"]

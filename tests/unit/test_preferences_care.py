@@ -116,10 +116,12 @@ def test_the_commands(tmp_path: Path) -> None:
     path, copy = str(tmp_path / "labels.db"), tmp_path / "copy.db"
     with LabelStore.open(path, create=True) as store:
         store.add_tasks([NewTask("p", ("a", "b"))], batch="one")
+        store.create_project("other")
     done = CliRunner().invoke(cli.app, ["store", "backup", str(copy), "--store", path])
     assert (done.exit_code, done.stdout) == (0, f"{copy}: copy of {path}\n")
     done = CliRunner().invoke(cli.app, ["store", "check", "--store", str(copy)])
-    assert (done.exit_code, done.stdout) == (0, f"{copy}: all is well (1 tasks, 0 judgments)\n")
+    held = "project default: 1 tasks, 0 judgments\nproject other: 0 tasks, 0 judgments\n"
+    assert (done.exit_code, done.stdout) == (0, f"{copy}: all is well\n{held}")
     with closing(sqlite3.connect(copy)) as connection:
         connection.execute("UPDATE tasks SET judged = 1")
         connection.commit()

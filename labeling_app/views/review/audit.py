@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
-from typing import Any, NamedTuple
 
 import streamlit as st
 
@@ -15,22 +14,13 @@ from labeling_app.session import counted
 from labeling_app.untrusted import visible
 from labeling_app.views.review.parts import beginning, keep, short, start_at_top
 from rlhf.data.readers import escaped
-from rlhf.preferences import Event, Labeler, LabelStore
-from rlhf.preferences.opinions import project_names, tasks_of
+from rlhf.preferences import Event, Labeler, LabelStore, audit
+from rlhf.preferences.audit import Names
 
 PAGE = 50
 DEPTH = 2_000  # events that are looked through at first
 ANYBODY, A_PROGRAM = "\x00anybody", "\x00program"  # no name can be one of these
 WORDS_LENGTH = 80  # characters of a prompt
-
-
-class Names(NamedTuple):
-    """What numbers in events stand for."""
-
-    people: Mapping[int, str]
-    projects: Mapping[int, str]
-    tasks: Mapping[int, int]  # by assignment
-    prompts: Mapping[int, str]  # by task, of those that are on screen
 
 
 def show(store: LabelStore, labeler: Labeler) -> None:
@@ -39,7 +29,7 @@ def show(store: LabelStore, labeler: Labeler) -> None:
     events = store.events(depth + 1, by=labeler)
     more = len(events) > depth
     events = events[:depth]
-    names = _names(store, labeler, events)
+    names = audit.look_up(store, events, by=labeler)
     found = _filtered(events, names)
     if more:
         st.caption(f"The newest {depth:d} events are looked through.")
@@ -68,19 +58,10 @@ def show(store: LabelStore, labeler: Labeler) -> None:
     start_at_top(f"events-{page}")
 
 
-def _names(store: LabelStore, labeler: Labeler, events: Sequence[Event]) -> Names:
-    return Names(
-        people={p.id: p.name for p in store.people(by=labeler)},
-        projects=project_names(store, by=labeler),
-        tasks=tasks_of(store, [e.subject["assignment"] for e in events if "assignment" in e.subject], by=labeler),
-        prompts={},
-    )
-
-
 def _with_prompts(store: LabelStore, labeler: Labeler, shown: Sequence[Event], names: Names) -> Names:
     """With the beginnings of the tasks that these events are about."""
-    tasks = {names.tasks.get(e.subject.get("assignment", 0)) or e.subject.get("task") for e in shown}
-    views = store.task_views([task for task in tasks if task is not None], by=labeler)
+    tasks = {task for event in shown if (task := audit.task_of(event, names)) is not None}
+    views = store.task_views(sorted(tasks), by=labeler)
     return names._replace(prompts={view.id: short(beginning(view.prompt), WORDS_LENGTH) for view in views})
 
 
@@ -125,30 +106,8 @@ def _row(event: Event, names: Names) -> dict[str, str]:
         "Who": event.name,
         "By a program": "" if event.name else "yes",  # a column of its own: anybody may be called "a program"
         "What": event.action,
-        "About": "; ".join(_about(name, value, names) for name, value in event.subject.items()),
+        "About": audit.about(event, names),
     }
-
-
-def _about(name: str, value: Any, names: Names) -> str:
-    """One thing that an event is about, in words."""
-    if name == "labeler":
-        return names.people.get(value, f"person {value}")
-    if name == "project":
-        return f"project {names.projects.get(value, value)}"
-    if name == "assignment":
-        task = names.tasks.get(value)
-        return f"assignment {value}" if task is None else f"{_task(task, names)} (assignment {value})"
-    if name == "task":
-        return _task(value, names)
-    if name == "replace":
-        return "others are asked instead" if value else "nobody is asked instead"
-    if isinstance(value, list):
-        return f"{name} {', '.join(map(str, value)) or 'none'}"
-    return f"{name} {value}"
-
-
-def _task(task: int, names: Names) -> str:
-    return f"task {task}: {names.prompts[task]}" if task in names.prompts else f"task {task}"
 
 
 def as_csv(rows: Sequence[Mapping[str, str]]) -> bytes:
