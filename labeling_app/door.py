@@ -49,6 +49,8 @@ WELCOME = (
     '<p class="lead">You will see a prompt and a few answers to it. '
     "Say which is best, which comes next, and which are tied.</p>"
 )
+ENDED = '<p class="lead">You are signed out. What you submitted is kept.</p>'
+ENDED_INVITE = '<p class="hint">If your invite does not let you in any more, ask your lead for a new one.</p>'
 NAME_FORM = f"""<form class="card" method="post" action="/sign-in">
   <label for="name">Your name</label>
   <input id="name" name="name" value="$value" maxlength="{NAME_LENGTH}" required autocomplete="username"
@@ -106,7 +108,7 @@ class Door:
     # Routes
 
     async def show(self, request: Request) -> Response:
-        """GET /sign-in: the form, or who is signed in already."""
+        """GET /sign-in: the form, or who is signed in already; said so if somebody was and is not any more."""
         try:
             person = await self.known(request)
         except RLHFError as error:
@@ -114,14 +116,21 @@ class Door:
         already = "" if person is None else Template(ALREADY).substitute(name=html.escape(person.name))
         if INVITE_COOKIE in request.cookies:
             return page("Rank answers", WELCOME + INVITED_FORM + already)
-        return page("Rank answers", already or WELCOME + self._form())
+        if person is not None or SESSION_COOKIE not in request.cookies:
+            return page("Rank answers", already or WELCOME + self._form())
+        # A session that was ended, here or by a lead, that ran out, or of another store: told once.
+        told = ENDED if self._serving.sign_in == "name" else ENDED + ENDED_INVITE
+        response = page("Rank answers", told + self._form())
+        response.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="lax")
+        return response
 
     async def invite(self, request: Request) -> Response:
         """GET /invite/TOKEN: keep the token for the sign-in page, and leave this address."""
         token = request.path_params["token"]
+        if not TOKEN.fullmatch(token):
+            return self._again("This link is not whole. Open it as your lead sent it, or paste it here.", 400)
         response = _see("/sign-in")
-        if TOKEN.fullmatch(token):
-            self._set(response, INVITE_COOKIE, token, INVITE_SECONDS, path="/sign-in")
+        self._set(response, INVITE_COOKIE, token, INVITE_SECONDS, path="/sign-in")
         return response
 
     async def enter(self, request: Request) -> Response:

@@ -31,7 +31,7 @@ from streamlit import file_util
 from labeling_app.door import Door
 from labeling_app.gate import AdminsOnly
 from labeling_app.guard import Guard, page_policy
-from labeling_app.launch import APP, SESSION_COOKIE, Serving
+from labeling_app.launch import APP, Serving
 from labeling_app.reports import Reports
 from rlhf.errors import RLHFError
 from rlhf.preferences import LabelStore
@@ -158,10 +158,7 @@ class PagesForPeople:
                 return None
         except RLHFError as error:
             return self._door.unavailable(error)
-        response = RedirectResponse("/sign-in", status_code=303, headers={"cache-control": "no-store"})
-        if SESSION_COOKIE in request.cookies:  # signed out elsewhere, run out, or of another store
-            response.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="lax")
-        return response
+        return RedirectResponse("/sign-in", status_code=303, headers={"cache-control": "no-store"})
 
 
 class Health:

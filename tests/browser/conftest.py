@@ -30,7 +30,7 @@ OPTIONS = [
     "--disable-sync",
     "--no-first-run",
 ]
-SECONDS = 20.0  # for anything to appear
+SECONDS = 30.0  # for anything to appear; two browsers and two servers may share two cores
 
 
 class Server:

@@ -226,7 +226,24 @@ def test_whoever_is_not_signed_in_is_sent_to_sign_in(by_name: httpx.Client, addr
     assert (response.status_code, response.headers["location"]) == (303, "/sign-in")
     response = by_name.get(address, headers={"cookie": "rlhf_session=of-another-store"})
     assert (response.status_code, response.headers["location"]) == (303, "/sign-in")
+
+
+def test_whose_session_has_ended_is_told_so_once(by_name: httpx.Client, by_invite: httpx.Client) -> None:
+    gone = {"cookie": "rlhf_session=has-ended"}
+    response = by_name.get("/sign-in", headers=gone)
+    assert "You are signed out. What you submitted is kept." in response.text
+    assert "If your invite" not in response.text
     assert "Max-Age=0" in cookie(response, "rlhf_session")
+    assert "You are signed out" not in by_name.get("/sign-in").text
+    response = by_invite.get("/sign-in", headers=gone | OUTSIDE)
+    assert "If your invite does not let you in any more" in response.text
+
+
+@pytest.mark.parametrize("token", ["short", "x" * 201, "with%20a%20space%20in%20between"])
+def test_a_link_that_is_not_whole_is_said_to_be_so(by_invite: httpx.Client, token: str) -> None:
+    response = by_invite.get(f"/invite/{token}", headers=OUTSIDE)
+    assert response.status_code == 400 and "This link is not whole." in response.text
+    assert not response.cookies and token not in response.text
 
 
 def test_signing_in_by_name_and_out_again(by_name: httpx.Client) -> None:
