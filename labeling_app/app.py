@@ -87,7 +87,7 @@ def _for_role(name: str) -> Callable[[LabelStore, Labeler], None]:
         _header(store, labeler, None)
         show_notices()
         if may(labeler, LEAD_PAGES[name].role):
-            # Imported when a lead comes: labelers wait for no charts, statistics and file formats.
+            # Charts, statistics and file formats come with it: the server imports them before anybody waits.
             importlib.import_module(f"labeling_app.views.{name}.page").show(store, labeler)
         else:  # as at any address where nothing is
             st.write("There is nothing here.")

@@ -31,7 +31,8 @@ from rlhf.preferences.people import NAME_LENGTH, SESSION_SECONDS
 INVITE_COOKIE = "rlhf_invite"
 INVITE_SECONDS = 600
 FORM_BYTES = 8192
-TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
+BROKEN = "broken"  # in the invite's cookie: the link that was opened held no whole token
+TOKEN = re.compile(r"[A-Za-z0-9_-]{32}(?![A-Za-z0-9_-])")  # a mail program may add a full stop or a bracket
 
 STYLE = Path(__file__).with_name("sign_in.css").read_text(encoding="utf-8")
 FRAME = Template(Path(__file__).with_name("sign_in.html").read_text(encoding="utf-8"))
@@ -49,8 +50,12 @@ WELCOME = (
     '<p class="lead">You will see a prompt and a few answers to it. '
     "Say which is best, which comes next, and which are tied.</p>"
 )
-ENDED = '<p class="lead">You are signed out. What you submitted is kept.</p>'
+ENDED = '<p class="lead">You are not signed in here any more. What you submitted is kept.</p>'
 ENDED_INVITE = '<p class="hint">If your invite does not let you in any more, ask your lead for a new one.</p>'
+NOT_WHOLE = (
+    '<p class="alert" role="alert">The invite link that you opened is not whole. '
+    "Open it again as your lead sent it, or paste it here.</p>"
+)
 NAME_FORM = f"""<form class="card" method="post" action="/sign-in">
   <label for="name">Your name</label>
   <input id="name" name="name" value="$value" maxlength="{NAME_LENGTH}" required autocomplete="username"
@@ -108,29 +113,25 @@ class Door:
     # Routes
 
     async def show(self, request: Request) -> Response:
-        """GET /sign-in: the form, or who is signed in already; said so if somebody was and is not any more."""
+        """GET /sign-in: the form, or who is signed in already; whoever was and is not any more is told so."""
         try:
             person = await self.known(request)
         except RLHFError as error:
             return self.unavailable(error)
         already = "" if person is None else Template(ALREADY).substitute(name=html.escape(person.name))
-        if INVITE_COOKIE in request.cookies:
-            return page("Rank answers", WELCOME + INVITED_FORM + already)
-        if person is not None or SESSION_COOKIE not in request.cookies:
-            return page("Rank answers", already or WELCOME + self._form())
-        # A session that was ended, here or by a lead, that ran out, or of another store: told once.
-        told = ENDED if self._serving.sign_in == "name" else ENDED + ENDED_INVITE
-        response = page("Rank answers", told + self._form())
-        response.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="lax")
-        return response
+        if (invite := request.cookies.get(INVITE_COOKIE)) is not None:
+            if TOKEN.fullmatch(invite):
+                return page("Rank answers", WELCOME + INVITED_FORM + already)
+            response = page("Rank answers", NOT_WHOLE + Template(TOKEN_FORM).substitute(focus=" autofocus") + already)
+            _forget_invite(response)
+            return response
+        return page("Rank answers", already or self._greeting(request) + self._form())
 
     async def invite(self, request: Request) -> Response:
-        """GET /invite/TOKEN: keep the token for the sign-in page, and leave this address."""
-        token = request.path_params["token"]
-        if not TOKEN.fullmatch(token):
-            return self._again("This link is not whole. Open it as your lead sent it, or paste it here.", 400)
+        """GET /invite/TOKEN: keep the token, or that there is none, for the sign-in page, and leave this address."""
+        found = TOKEN.match(request.path_params.get("token", ""))
         response = _see("/sign-in")
-        self._set(response, INVITE_COOKIE, token, INVITE_SECONDS, path="/sign-in")
+        self._set(response, INVITE_COOKIE, found[0] if found else BROKEN, INVITE_SECONDS, path="/sign-in")
         return response
 
     async def enter(self, request: Request) -> Response:
@@ -141,7 +142,7 @@ class Door:
         if fields is None:
             return self._again("This form could not be read. Please try again here.", 400)
         name, token = fields.get("name", ""), _token(fields, request)
-        by_name = self._serving.sign_in == "name" and not fields.keys() & {"token", "invited"}
+        by_name = self._serving.sign_in == "name" and not fields.keys() & {"token", "invited"} and not token
         try:
             if by_name:
                 key = await run_in_threadpool(lambda: self._labels().sign_in_by_name(name))
@@ -153,11 +154,11 @@ class Door:
             if error.__cause__ is not None or self._store is None:  # the database's fault and not this visitor's
                 return self.unavailable(error)
             response = self._refuse(request, str(error), 400 if by_name else 401, name)
-            response.delete_cookie(INVITE_COOKIE, path="/sign-in", httponly=True, samesite="lax")
+            _forget_invite(response)
             return response
         response = _see("/")
         self._set(response, SESSION_COOKIE, key, int(SESSION_SECONDS))
-        response.delete_cookie(INVITE_COOKIE, path="/sign-in", httponly=True, samesite="lax")
+        _forget_invite(response)
         return response
 
     async def leave(self, request: Request) -> Response:
@@ -182,6 +183,13 @@ class Door:
         why = f"<p>{html.escape(str(error))}</p>" if self._serving.local else "<p>Please tell your lead.</p>"
         lead = '<p class="lead">The label store cannot be reached.</p>'
         return page("There is nothing to label with", lead + why, status=503)
+
+    def _greeting(self, request: Request) -> str:
+        if SESSION_COOKIE not in request.cookies:
+            return WELCOME
+        # The session was ended, by a lead or in another tab, or ran out. The cookie stays: on a machine with two stores
+        # it may be the other one's, and signing in here replaces it.
+        return (ENDED if self._serving.sign_in == "name" else ENDED + ENDED_INVITE) + WELCOME
 
     def _form(self, name: str = "") -> str:
         with_token = Template(TOKEN_FORM)
@@ -241,6 +249,10 @@ def page(title: str, content: str, status: int = 200) -> Response:
     return HTMLResponse(filled, status, headers=PAGE_HEADERS)
 
 
+def _forget_invite(response: Response) -> None:
+    response.delete_cookie(INVITE_COOKIE, path="/sign-in", httponly=True, samesite="lax")
+
+
 def _see(path: str) -> Response:
     return RedirectResponse(path, status_code=303, headers={"cache-control": "no-store"})
 
@@ -256,10 +268,17 @@ def _client(request: Request) -> str:
 
 
 def _token(fields: dict[str, str], request: Request) -> str:
-    """The invite that was given: pasted, as a code or a whole link, or by the link that was opened before."""
+    """The invite that was given: pasted, as a code or a whole link, or by the link that was opened before.
+
+    A link that was pasted as a name is an invite too, and shall be nobody's name.
+    """
     if "invited" in fields:
         return request.cookies.get(INVITE_COOKIE, "")
-    return fields.get("token", "").strip().rstrip("/").rpartition("/")[2]
+    name = fields.get("name", "")
+    pasted = fields.get("token") or (name if "/invite/" in name else "")
+    pasted = pasted.strip().rstrip("/").rpartition("/")[2]
+    found = TOKEN.match(pasted)
+    return found[0] if found else pasted
 
 
 async def _form(request: Request) -> dict[str, str] | None:

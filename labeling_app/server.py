@@ -124,7 +124,8 @@ def build(serving: Serving, csp: bool = True) -> st.App:
             Route("/sign-in", door.show, methods=["GET"]),
             Route("/sign-in", door.enter, methods=["POST"]),
             Route("/sign-out", door.leave, methods=["GET", "POST"]),
-            Route("/invite/{token}", door.invite, methods=["GET"]),
+            Route("/invite", door.invite, methods=["GET"]),
+            Route("/invite/{token:path}", door.invite, methods=["GET"]),
         ]
         middleware.append(Middleware(PagesForPeople, door=door))
     middleware.append(Middleware(AdminsOnly, door=door, https=serving.https))

@@ -268,11 +268,11 @@ def store_events(
     with opened(store, config, project) as labels:
         events = labels.events(limit)
         names = audit.look_up(labels, events)
-        caption = "Where nobody stands under who, a program or the command line did it."  # no name can imitate that
-        table = Table("when (UTC)", "who", "what", "about", title=cell(labels.name), caption=caption)
+        table = Table("when (UTC)", "who", "by a program", "what", "about", title=cell(labels.name))
         for event in events:
             when = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
-            table.add_row(when, cell(event.name), cell(event.action), cell(audit.about(event, names)))
+            by_program = "" if event.name else "yes"  # a column of its own: anybody may be called "a program"
+            table.add_row(when, cell(event.name), by_program, cell(event.action), cell(audit.about(event, names)))
     Console().print(table)
 
 
@@ -308,10 +308,12 @@ def store_backup(
 
 @store_app.command("check")
 def store_check(store: StoreOption = None, config: MaybeConfigPath = None) -> None:
-    """Look for damage, missing triggers, and counts and judgments that do not fit.
+    """Look for damage, missing triggers, and counts and judgments that do not fit; if all is well, say what is there.
 
     Exit code 1 if there is any, 2 if the store cannot be read at all.
     """
+    from rlhf.preferences import LabelStore
+
     with opened(store, config, "default") as labels:
         found, projects = labels.check(), labels.projects()
         for problem in found:
@@ -320,7 +322,7 @@ def store_check(store: StoreOption = None, config: MaybeConfigPath = None) -> No
             raise typer.Exit(1)
         typer.echo(f"{labels.name}: all is well")
     for project in projects:
-        with opened(store, config, project.name) as labels:
+        with LabelStore.open(located(store, config, None)[0], project=project.name) as labels:
             counts = labels.counts()
             typer.echo(visible(f"project {project.name}: {counts.tasks} tasks, {counts.judgments} judgments"))
 

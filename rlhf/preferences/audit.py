@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -42,15 +43,16 @@ def task_of(event: Event, names: Names) -> int | None:
 
 
 def about(event: Event, names: Names) -> str:
-    """Whom and what an event is about; a number stays one where nothing has it any more."""
+    """Whom and what an event is about. Names are quoted, so that none can imitate the words around it; a number stays
+    one where nothing has it any more."""
     return "; ".join(_part(key, value, names) for key, value in event.subject.items())
 
 
 def _part(key: str, value: Any, names: Names) -> str:
     if key == "labeler":
-        return names.people.get(value, f"person {value}")
+        return _quoted(names.people[value]) if value in names.people else f"person {value}"
     if key == "project":
-        return f"project {names.projects.get(value, value)}"
+        return f"project {_quoted(names.projects[value]) if value in names.projects else value}"
     if key == "assignment":
         task = names.tasks.get(value)
         return f"assignment {value}" if task is None else f"{_task(task, names)} (assignment {value})"
@@ -64,4 +66,8 @@ def _part(key: str, value: Any, names: Names) -> str:
 
 
 def _task(task: int, names: Names) -> str:
-    return f"task {task}: {names.prompts[task]}" if task in names.prompts else f"task {task}"
+    return f"task {task}: {_quoted(names.prompts[task])}" if task in names.prompts else f"task {task}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

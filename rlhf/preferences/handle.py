@@ -133,8 +133,9 @@ class StoreHandle:
     def create_project(self, name: str, changes: Mapping[str, Any] | None = None, *, by: Labeler | None = None) -> None:
         """Make a project beside this one, of a new name and with these settings (the rest are defaults). For admins."""
         check_text(name, "project")
-        if len(name) > 80 or not name.isprintable():
-            raise StoreError(f"project: expected a name of 1 to 80 visible characters, found {name[:80]!r}")
+        if len(name) > 80 or not name.isprintable() or name != name.strip():
+            expected = "a name of 1 to 80 visible characters without spaces around them"
+            raise StoreError(f"project: expected {expected}, found {name[:80]!r}")
         settings = parse_settings(changes or {}, f"project {name!r}")
         with self._filling() as connection:
             access.allow(connection, by, "admin")

@@ -248,11 +248,11 @@ def test_the_record_says_in_words_who_did_what(store: LabelStore, page: Page) ->
     store.decide(3, "keep", by=reviewer(store))
     test = page("admin", "Audit")
     rows = [(row["Who"], row["What"], row["About"]) for row in table(test)]
-    assert ("roy", "decide", "task 3: three; verdict keep") in rows
-    assert ("eve", "exclude", "project default; bob; others are asked instead") in rows
-    assert ("", "invite", "eve; role admin") in rows
+    assert ("roy", "decide", 'task 3: "three"; verdict keep') in rows
+    assert ("eve", "exclude", 'project "default"; "bob"; others are asked instead') in rows
+    assert ("", "invite", '"eve"; role admin') in rows
     found = [about for who, what, about in rows if (who, what) == ("bob", "judge")]
-    assert [about.split(" (")[0] for about in found] == ["task 3: three", "task 2: two", "task 1: one"]
+    assert [about.split(" (")[0] for about in found] == ['task 3: "three"', 'task 2: "two"', 'task 1: "one"']
     assert rows[0][:2] == ("ada", "sign in")  # newest first
     find(test.selectbox, "Who").set_value("bob")
     find(test.multiselect, "What").set_value(["judge"])

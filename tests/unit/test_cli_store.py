@@ -470,14 +470,14 @@ def test_events_say_who_did_what_newest_first(path: Path, call: Call) -> None:
         judge(labels, "ann", "ab")
         labels.suspend("ann")
     found = rows(call("store", "events"))
-    assert [[*row[1:3], *sorted(row[3].split("; "))] for row in found] == [
-        ["", "suspend", "ann"],
-        ["ann", "judge", "revision 1", "task 1 (assignment 1)"],
-        ["", "add person", "ann"],
-        ["", "add tasks", "added 1", "project default"],
+    assert [[*row[1:4], *sorted(row[4].split("; "))] for row in found] == [
+        ["", "yes", "suspend", '"ann"'],
+        ["ann", "", "judge", "revision 1", "task 1 (assignment 1)"],
+        ["", "yes", "add person", '"ann"'],
+        ["", "yes", "add tasks", "added 1", 'project "default"'],
     ]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", row[0]) for row in found)
-    assert [row[2] for row in rows(call("store", "events", "--limit", "1"))] == ["suspend"]
+    assert [row[3] for row in rows(call("store", "events", "--limit", "1"))] == ["suspend"]
 
 
 def test_better_answers_are_exported_as_demonstrations(path: Path, call: Call, tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ def test_numbers_become_names_whatever_the_project(store: LabelStore, store_url:
     events = store.events()
     names = audit.look_up(store, events)
     said = {event.action: set(audit.about(event, names).split("; ")) for event in events}
-    assert said["create project"] >= {"project second wave"}
-    assert said["add tasks"] == {"project second wave", "added 1"}
+    assert said["create project"] >= {'project "second wave"'}
+    assert said["add tasks"] == {'project "second wave"', "added 1"}
     assert said["skip"] >= {f"task {given.task_id} (assignment {given.id})"}
-    assert said["exclude"] >= {"ann", "nobody is asked instead"}
+    assert said["exclude"] >= {'"ann"', "nobody is asked instead"}
     assert {audit.task_of(event, names) for event in events if event.action == "skip"} == {given.task_id}
 
 
@@ -30,8 +30,13 @@ def test_what_nobody_has_any_more_stays_a_number(store: LabelStore) -> None:
     subject = {"labeler": 7, "assignment": 8, "project": 9, "task": 3, "ids": [1, 2], "none": []}
     event = Event(0.0, "", "anything", subject)
     names = audit.look_up(store, [event])._replace(prompts={3: "Why?"})
-    assert audit.about(event, names) == "person 7; assignment 8; project 9; task 3: Why?; ids 1, 2; none none"
+    assert audit.about(event, names) == 'person 7; assignment 8; project 9; task 3: "Why?"; ids 1, 2; none none'
     assert audit.task_of(event, names) == 3
+
+
+def test_no_name_imitates_the_words_around_it(store: LabelStore) -> None:
+    event = Event(0.0, "", "invite", {"labeler": store.labeler('ann"; role admin').id, "role": "labeler"})
+    assert audit.about(event, audit.look_up(store, [event])) == '"ann\\"; role admin"; role labeler'
 
 
 def test_it_is_for_admins(store: LabelStore) -> None:
