@@ -203,7 +203,7 @@ class _Text:
 
 def read_csv(path: Path, meter: Meter | None = None) -> Rows:
     """A header row, then one record a row; an empty cell is an absent field. Undoes what `escaped` does."""
-    csv.field_size_limit(LONGEST)
+    csv.field_size_limit(max(LONGEST, csv.field_size_limit()))  # of the whole process: never lowered
     row = _Row()
     reader = csv.reader(_csv_lines(path, meter or Meter(), row), strict=True)
     header: list[str] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import gzip
 import json
 import os
@@ -260,7 +261,9 @@ def test_rows_up_to_the_limit_are_read(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "a.json").write_text(f"[{' ' * 500}{','.join([line] * 5)}]")
     assert sum(1 for _ in read_json_array(tmp_path / "a.json")) == 5
     (tmp_path / "a.csv").write_text("prompt\n" + ('"' + "x\n" * 48 + '"\n') * 5)
+    before = csv.field_size_limit()
     assert sum(1 for _ in read_csv(tmp_path / "a.csv")) == 5
+    assert csv.field_size_limit() == before  # the process's: whatever else reads CSV here keeps its own
 
 
 # --- what is there, and no file
