@@ -250,7 +250,7 @@ def test_five_thousand_rankings_take_a_moment() -> None:
     for measure in (pairwise, alpha, concordance):
         start = time.process_time()
         measure(judged)
-        assert time.process_time() - start < 4
+        assert time.process_time() - start < 2.0
 
 
 def test_a_hundred_people_on_every_task_need_little_memory() -> None:
